@@ -1,0 +1,1 @@
+"""Mamori: firmware for a transparent bridge that protects a small office."""
