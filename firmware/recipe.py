@@ -1,0 +1,278 @@
+"""Recipes, boards and the image that they describe together: TOML in, frozen values out, every error at once.
+
+A recipe says what an image is; a board says what the hardware is; `Image` is the two with a version, checked against
+each other. Nothing after this module reads TOML.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from firmware.layout import Layout, PartitionSpec, plan_layout
+from firmware.version import Source
+from mamori.formats.problems import BadInputError, Problem
+from mamori.formats.strict import Between, Matches, parse, read_toml
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = Path("image-recipes")
+BOARDS = Path("board")
+
+Name = Annotated[str, Matches(r"[a-z0-9][a-z0-9_-]{0,31}", "a name of lower-case letters, digits, `-` and `_`")]
+ModuleName = Annotated[str, Matches(r"[A-Za-z0-9_]+", "a kernel module's name with `_` for `-`")]
+PackageName = Annotated[str, Matches(r"[a-z0-9][a-z0-9+.-]+", "a Debian package's name")]
+InterfaceName = Annotated[str, Matches(r"[a-z][a-z0-9]{0,14}", "an interface name of at most 15 characters")]
+
+
+class BaseKind(enum.Enum):
+    """Where the kernel and the root file system come from."""
+
+    BUILDROOT = "buildroot"
+    DEBIAN = "debian"
+
+
+class Variant(enum.Enum):
+    """Who may log in: `lab` images have SSH by key and a serial login, `release` images have neither."""
+
+    LAB = "lab"
+    RELEASE = "release"
+
+
+class EarlyBridge(enum.Enum):
+    """What the bridge does while user space is not up."""
+
+    FORWARD = "forward"
+    CLOSED = "closed"
+
+
+class Address(enum.Enum):
+    """How the appliance gets its own management address."""
+
+    DHCP = "dhcp"
+    STATIC = "static"
+
+
+class Channel(enum.Enum):
+    STABLE = "stable"
+    BETA = "beta"
+
+
+@dataclass(frozen=True)
+class BridgePolicy:
+    """`name` is the bridge; its two ports are called `wan` and `lan` on every board."""
+
+    early: EarlyBridge = EarlyBridge.FORWARD
+    name: InterfaceName = "br0"
+
+
+@dataclass(frozen=True)
+class Management:
+    """The appliance's own address on the bridge; `static` needs `cidr` and may name a `gateway`."""
+
+    address: Address = Address.DHCP
+    cidr: Annotated[str, Matches(r"[0-9A-Fa-f.:]+/\d{1,3}", "an address with prefix length, like 192.0.2.2/24")] | None = None
+    gateway: Annotated[str, Matches(r"[0-9A-Fa-f.:]+", "an address")] | None = None
+
+
+@dataclass(frozen=True)
+class UpdatePolicy:
+    """`tries` is how often a trial slot may be started: at least 2, because an owner may pull the plug twice."""
+
+    channel: Channel = Channel.STABLE
+    tries: Annotated[int, Between(2, 9)] = 3
+
+
+@dataclass(frozen=True)
+class Signing:
+    """`keyset` is relative to the repository and ignored by git."""
+
+    keyset: str = "keys/development/keyset.toml"
+
+
+@dataclass(frozen=True)
+class DebianOptions:
+    """`packages` come on top of what every image needs (`firmware.bases.debian`)."""
+
+    packages: tuple[PackageName, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One file of `image-recipes/`."""
+
+    description: str
+    board: Name
+    base: BaseKind
+    variant: Variant
+    bridge: BridgePolicy = field(default_factory=BridgePolicy)
+    management: Management = field(default_factory=Management)
+    update: UpdatePolicy = field(default_factory=UpdatePolicy)
+    signing: Signing = field(default_factory=Signing)
+    debian: DebianOptions = field(default_factory=DebianOptions)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Modules that the initramfs loads, in this order; what the kernel has built in is left out.
+
+    Ports come first of all, so that the bridge is up before a disk is even looked for.
+    """
+
+    port_modules: tuple[ModuleName, ...]
+    storage_modules: tuple[ModuleName, ...]
+    debian_package: PackageName = "linux-image-amd64"
+
+
+@dataclass(frozen=True)
+class Watchdog:
+    """A hardware watchdog that the initramfs arms and systemd keeps feeding; `bus_modules` make the device appear."""
+
+    module: ModuleName
+    bus_modules: tuple[ModuleName, ...] = ()
+    timeout_s: Annotated[int, Between(10, 600)] = 60
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Which network interface is which, counted in PCI order from 0."""
+
+    wan: Annotated[int, Between(0, 15)] = 0
+    lan: Annotated[int, Between(0, 15)] = 1
+
+
+@dataclass(frozen=True)
+class Disk:
+    """`size_mib` is the smallest disk that this board has; partitions are placed by hand so that they never move."""
+
+    size_mib: Annotated[int, Between(64, 1 << 21)]
+    partitions: Mapping[str, PartitionSpec]
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """How this board is emulated; a board without it cannot be booted with `./inv boot`."""
+
+    machine: str
+    cpu: str
+    nic: str
+    disk: str
+    watchdog: str
+    memory_mib: Annotated[int, Between(256, 65536)] = 1024
+    cpus: Annotated[int, Between(1, 64)] = 2
+
+
+@dataclass(frozen=True)
+class Board:
+    """One `board/NAME/board.toml`."""
+
+    description: str
+    arch: Annotated[str, Matches(r"x86_64", "`x86_64` (the only architecture with a boot chain so far)")]
+    console: Annotated[str, Matches(r"tty[A-Za-z0-9]+(,\d+)?", "a kernel console, like ttyS0,115200")]
+    kernel: Kernel
+    disk: Disk
+    watchdog: Watchdog
+    ports: Ports = field(default_factory=Ports)
+    qemu: Qemu | None = None
+
+
+@dataclass(frozen=True)
+class Image:
+    """A recipe on a board at a version: everything that the build needs to know, and nothing that it may change."""
+
+    name: str
+    board_name: str
+    recipe: Recipe
+    board: Board
+    layout: Layout
+    source: Source
+
+    @property
+    def version(self) -> str:
+        return self.source.version
+
+    @property
+    def compatible(self) -> str:
+        """What a bundle must say to be taken by this appliance (RAUC `compatible`)."""
+        return f"mamori-{self.board_name}-{self.recipe.variant.value}"
+
+    @property
+    def label(self) -> str:
+        """Name of the image in paths and file names; a foreign board shows."""
+        return self.name if self.board_name == self.recipe.board else f"{self.name}-{self.board_name}"
+
+
+def read_image(name: str, source: Source, board: str = "", root: Path = ROOT) -> Image:
+    """The image that recipe `name` describes, on its own board or on `board`.
+
+    BadInputError names everything that is wrong with the recipe and the board together; `source` is the state of the
+    checkout (`firmware.version.read_source`).
+    """
+    problems: list[Problem] = []
+    recipe_file = RECIPES / f"{name}.toml"
+    recipe = _read(Recipe, root, recipe_file, "recipe", recipe_names(root), problems)
+    board_name = board or (recipe.board if recipe else "")
+    if not board_name:
+        raise BadInputError(problems)
+    asked_in = "--board" if board else str(recipe_file)
+    hardware = _read(Board, root, BOARDS / board_name / "board.toml", "board", board_names(root), problems, asked_in)
+    layout = None
+    if hardware:
+        layout = plan_layout(board_name, hardware.disk.size_mib, hardware.disk.partitions, _board_file(board_name), problems)
+        problems += _check_board(hardware, _board_file(board_name))
+    if recipe:
+        problems += _check_recipe(recipe, str(recipe_file))
+    if problems or recipe is None or hardware is None or layout is None:
+        raise BadInputError(problems)
+    return Image(name, board_name, recipe, hardware, layout, source)
+
+
+def recipe_names(root: Path = ROOT) -> list[str]:
+    return sorted(path.stem for path in (root / RECIPES).glob("*.toml"))
+
+
+def board_names(root: Path = ROOT) -> list[str]:
+    return sorted(path.parent.name for path in (root / BOARDS).glob("*/board.toml"))
+
+
+def _board_file(name: str) -> str:
+    return str(BOARDS / name / "board.toml")
+
+
+def _read(
+    schema: type[T], root: Path, path: Path, kind: str, known: list[str], problems: list[Problem], asked_in: str = "command line"
+) -> T | None:
+    name = path.parent.name if kind == "board" else path.stem
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"a new {kind} is the file {path}"
+        problems.append(Problem(asked_in, kind, f"one of {', '.join(known)}", repr(name), hint))
+        return None
+    try:
+        return parse(schema, read_toml(root / path, str(path)), str(path))
+    except BadInputError as error:
+        problems.extend(error.problems)
+        return None
+
+
+def _check_recipe(recipe: Recipe, file: str) -> list[Problem]:
+    problems = []
+    management = recipe.management
+    if management.address is Address.STATIC and management.cidr is None:
+        problems.append(Problem(file, "management.cidr", "an address, because management.address is static", "nothing"))
+    if management.address is Address.DHCP and (management.cidr or management.gateway):
+        problems.append(Problem(file, "management", "no cidr and no gateway, because management.address is dhcp", "one of them"))
+    if recipe.variant is Variant.RELEASE and recipe.base is BaseKind.DEBIAN:
+        problems.append(Problem(file, "base", "`buildroot` for variant release", "'debian'", "the debian base is for the lab"))
+    return problems
+
+
+def _check_board(board: Board, file: str) -> list[Problem]:
+    if board.ports.wan == board.ports.lan:
+        return [Problem(file, "ports.lan", f"another interface than ports.wan ({board.ports.wan})", str(board.ports.lan))]
+    return []
