@@ -15,10 +15,8 @@ Supported annotations: `bool`, `int`, `str`, enums by value, nested dataclasses,
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -112,7 +110,8 @@ class _Reader:
         before = len(self.problems)
         for name in value:
             if name not in fields:
-                self.complain(_dotted(key, name), f"one of {', '.join(sorted(fields))}", "an unknown key", _did_you_mean(name, fields))
+                known = ", ".join(sorted(fields))
+                self.complain(_dotted(key, name), f"one of {known}", "an unknown key", _did_you_mean(name, fields))
         arguments = {}
         for name, field in fields.items():
             if name in value:
@@ -153,9 +152,11 @@ def parse(schema: type[T], table: Mapping[str, object], source: str) -> T:
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
     """TOML text as a table; a syntax error becomes a problem with its line."""
+    import tomllib  # the device reads JSON only, and starts faster without
+
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: int() refuses thousands of digits
         raise BadInputError([Problem(source, "(syntax)", "TOML 1.0", str(error) or "tables nested too deeply")]) from None
 
 
@@ -172,7 +173,8 @@ def read_toml(path: Path, source: str | None = None) -> dict[str, Any]:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        raise BadInputError([Problem(source, "(encoding)", "UTF-8", f"byte 0x{content[error.start]:02x} at {error.start}")]) from None
+        got = f"byte 0x{content[error.start]:02x} at {error.start}"
+        raise BadInputError([Problem(source, "(encoding)", "UTF-8", got)]) from None
     return parse_toml(text, source)
 
 
@@ -184,12 +186,19 @@ def _dotted(key: str, name: str) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, Mapping):
         return "a table"
-    text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    try:
+        text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    except (ValueError, RecursionError):
+        return "a value too large to show"  # thousands of digits (a TOML 0x… may have them), or nested too deeply
     return text if len(text) <= _SHOWN_VALUE_CHARS else text[: _SHOWN_VALUE_CHARS - 1] + "…"
 
 
 def _did_you_mean(name: object, known: Mapping[str, Any] | list[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1)
+    if not isinstance(name, str):
+        return ""
+    import difflib  # only bad input needs it
+
+    close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean `{close[0]}`?" if close else ""
 
 
@@ -201,6 +210,8 @@ def _type_words(annotation: Any) -> Iterator[str]:
     if typing.get_origin(annotation) is Annotated:
         base, *limits = typing.get_args(annotation)
         yield limits[0].says if limits else _type_name(base)
+    elif typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        yield _type_name(next(arm for arm in typing.get_args(annotation) if arm is not type(None)))
     elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         yield f"one of {', '.join(str(choice.value) for choice in annotation)}"
     elif dataclasses.is_dataclass(annotation):

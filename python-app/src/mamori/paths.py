@@ -1,0 +1,62 @@
+"""Where things stand on an appliance: each path once, below a root that is `/` there and a folder in a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Device:
+    """One appliance's file system."""
+
+    root: Path = Path("/")
+
+    @property
+    def release(self) -> Path:
+        return self.root / "usr/lib/mamori/release.json"
+
+    @property
+    def slot(self) -> Path:
+        """The initramfs writes the slot that it started from: `a` or `b`."""
+        return self.root / "run/mamori/slot"
+
+    @property
+    def verity(self) -> Path:
+        """The initramfs writes the root hash that it opened the root file system with: 64 hex digits."""
+        return self.root / "run/mamori/verity"
+
+    @property
+    def inspect_report(self) -> Path:
+        """In a folder of the service's own: it must not be able to replace what the initramfs wrote beside it.
+        tmpfiles.d/mamori.conf makes /run/mamori/inspect.json a link to it."""
+        return self.root / "run/mamori/inspect/report.json"
+
+    @property
+    def bootstate(self) -> Path:
+        return self.root / "dev/disk/by-partlabel/bootstate"
+
+    @property
+    def interfaces(self) -> Path:
+        return self.root / "sys/class/net"
+
+    @property
+    def blocks(self) -> Path:
+        return self.root / "sys/block"
+
+    @property
+    def secure_boot(self) -> Path:
+        """UEFI specification, section 3.3: variable `SecureBoot` of the global variable GUID; Linux puts 4 bytes of attributes first."""
+        return self.root / "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+
+    @property
+    def mounts(self) -> Path:
+        return self.root / "proc/self/mountinfo"
+
+    @property
+    def uptime(self) -> Path:
+        return self.root / "proc/uptime"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
