@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
@@ -42,6 +43,8 @@ def parse_certificate(pem: bytes, source: str, key: str = "(certificate)") -> Ce
         if len(parsed) != 1:
             raise BadInputError([Problem(source, key, expected, f"{len(parsed)} certificates")])
         (certificate,) = parsed
+        certificate.extensions  # noqa: B018, parsed lazily: broken ones are to be refused here, and not where they are used
+        certificate.public_key()
         organizations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
         return Certificate(
             pem=certificate.public_bytes(Encoding.PEM),
@@ -53,7 +56,7 @@ def parse_certificate(pem: bytes, source: str, key: str = "(certificate)") -> Ce
             not_after=certificate.not_valid_after_utc,
             fingerprint=certificate.fingerprint(SHA256()).hex(),
         )
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise BadInputError([Problem(source, key, expected, "something else")]) from None
 
 

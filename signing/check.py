@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -59,8 +59,8 @@ class _Checker:
 
     def _check_certified(self, certified: Certified) -> None:
         spki = self._certificate_spki(f"{certified.name}.certificate", certified.certificate)
-        for index, path in enumerate(certified.intermediates):
-            self._certificate_spki(f"{certified.name}.intermediates[{index}]", path)
+        if certified.intermediate:
+            self._certificate_spki(f"{certified.name}.intermediate", certified.intermediate)
         self._check_key(f"{certified.name}.key", certified.key, spki, "certificate")
 
     def _certificate_spki(self, name: str, path: Path) -> bytes | None:
@@ -71,22 +71,25 @@ class _Checker:
             self.problems.extend(error.problems)
             return None
         self.certificates[path] = certificate
-        if self.now > certificate.not_after:
-            self._complain(name, f"a certificate that is valid on {self.now:%Y-%m-%d}", f"one that expired on {certificate.not_after:%Y-%m-%d}")
-        if self.now < certificate.not_before:
-            hint = "is the clock of this machine right?"
-            expected = f"a certificate that is valid on {self.now:%Y-%m-%d}"
-            self._complain(name, expected, f"one that begins on {certificate.not_before:%Y-%m-%d}", hint)
+        self._check_validity(name, certificate)
         if self.release and is_development(certificate):
             self._complain(name, "a certificate for the field", f"a development certificate ({certificate.subject})")
         return public_spki(_x509(certificate).public_key())
+
+    def _check_validity(self, name: str, certificate: Certificate) -> None:
+        expected = f"a certificate that is valid on {self.now:%Y-%m-%d}"
+        if self.now > certificate.not_after:
+            self._complain(name, expected, f"one that expired on {certificate.not_after:%Y-%m-%d}")
+        if self.now < certificate.not_before:
+            got = f"one that begins on {certificate.not_before:%Y-%m-%d}"
+            self._complain(name, expected, got, "is the clock of this machine right?")
 
     def _check_published(self, published: Published) -> None:
         name = f"{published.name}.public"
         load = load_ssh_public_key if published is self.keyset.ssh else load_pem_public_key
         try:
             content = published.public.read_bytes()
-            key: PublicKeyTypes = load(content[content.find(b"-----BEGIN") :] if load is load_pem_public_key else content)
+            key: PublicKeyTypes = load(content)
         except OSError as error:
             self._complain(name, "a public key file", f"{published.public}: {error.strerror}")
             return
@@ -129,17 +132,19 @@ class _Checker:
             self._complain(name, "a file with the PIN and nothing else", got, f"printf %s PIN > {uri.pin_source}")
 
     def _check_chain(self, authority: BundleAuthority) -> None:
-        """The leaf signs code and was issued by its CA, through the intermediates in their order."""
-        chain = [authority.signer.certificate, *authority.signer.intermediates, authority.ca.certificate]
+        """The leaf signs code and was issued by its CA, through the intermediate if there is one."""
+        intermediate = (authority.signer.intermediate,) if authority.signer.intermediate else ()
+        chain = (authority.signer.certificate, *intermediate, authority.ca.certificate)
         if not all(path in self.certificates for path in chain):
             return
         leaf, *issuers = (_x509(self.certificates[path]) for path in chain)
         name = f"{authority.signer.name}.certificate"
         if not _signs_code(leaf):
-            hint = "both usages critical, as RAUC's check-purpose=codesign demands"
-            self._complain(name, "key usage digitalSignature and extended key usage codeSigning", "a certificate for something else", hint)
+            expected = "critical key usage digitalSignature and critical extended key usage codeSigning"
+            self._complain(name, expected, "a certificate for something else", "RAUC's check-purpose=codesign demands both")
         if not all(_is_ca(issuer) for issuer in issuers):
-            self._complain(f"{authority.ca.name}.certificate", "a CA certificate, as are the intermediates", "one that may not issue others")
+            got = "one that may not issue others"
+            self._complain(f"{authority.ca.name}.certificate", "a CA certificate, and its intermediate another", got)
         for subject, issuer in zip((leaf, *issuers), issuers, strict=False):
             if not _issued(subject, issuer):
                 self._complain(name, "a certificate that its CA issued", f"one issued by {subject.issuer.rfc4514_string()}")
@@ -156,12 +161,8 @@ def _x509(certificate: Certificate) -> x509.Certificate:
     return x509.load_der_x509_certificate(certificate.der)
 
 
-def _extensions(certificate: x509.Certificate) -> Iterator[x509.Extension[x509.ExtensionType]]:
-    yield from certificate.extensions
-
-
 def _signs_code(certificate: x509.Certificate) -> bool:
-    critical = {type(extension.value): extension.value for extension in _extensions(certificate) if extension.critical}
+    critical = {type(extension.value): extension.value for extension in certificate.extensions if extension.critical}
     usage, purposes = critical.get(x509.KeyUsage), critical.get(x509.ExtendedKeyUsage)
     return (
         isinstance(usage, x509.KeyUsage)
@@ -172,7 +173,7 @@ def _signs_code(certificate: x509.Certificate) -> bool:
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
-    return any(isinstance(extension.value, x509.BasicConstraints) and extension.value.ca for extension in _extensions(certificate))
+    return any(isinstance(extension.value, x509.BasicConstraints) and extension.value.ca for extension in certificate.extensions)
 
 
 def _issued(subject: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -29,12 +29,15 @@ class Authority(enum.Enum):
 
 @dataclass(frozen=True)
 class Certified:
-    """A certificate with its private key (None: the key is not at hand, as an offline CA's) and the CAs between it and its root."""
+    """A certificate with its private key (None: not at hand, as an offline CA's).
+
+    At most one CA stands between a leaf and its root: `openssl cms` takes one file, and RAUC one certificate per file.
+    """
 
     name: str
     certificate: Path
     key: KeyUri | None
-    intermediates: tuple[Path, ...] = ()
+    intermediate: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class _Certified:
 class _Signer:
     certificate: str
     key: str | None = None
-    intermediates: tuple[str, ...] = ()
+    intermediate: str | None = None
 
 
 @dataclass(frozen=True)
@@ -202,8 +205,8 @@ class _Resolver:
         return BundleAuthority(self._certified(f"{name}.ca", pair.ca), self._certified(f"{name}.signer", pair.signer))
 
     def _certified(self, name: str, pair: _Certified | _Signer) -> Certified:
-        intermediates = pair.intermediates if isinstance(pair, _Signer) else ()
-        return Certified(name, self.folder / pair.certificate, self._key(name, pair.key), self._paths(intermediates))
+        intermediate = self.folder / pair.intermediate if isinstance(pair, _Signer) and pair.intermediate else None
+        return Certified(name, self.folder / pair.certificate, self._key(name, pair.key), intermediate)
 
     def _role(self, role: str, keys: tuple[_Published, ...]) -> tuple[Published, ...]:
         if not 1 <= len(keys) <= MAX_ROLE_KEYS:
