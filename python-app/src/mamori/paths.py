@@ -46,7 +46,7 @@ class Device:
 
     @property
     def secure_boot(self) -> Path:
-        """UEFI specification, section 3.3: variable `SecureBoot` of the global variable GUID; Linux puts 4 bytes of attributes first."""
+        """Variable `SecureBoot` of the global GUID (UEFI specification, section 3.3); Linux puts 4 bytes of attributes first."""
         return self.root / "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
     @property

@@ -83,7 +83,6 @@ class Anchor:
 class Release:
     """`build_time` is in Unix seconds and the earliest time that the device's clock may show."""
 
-    format: int
     product: Line
     version: Version
     recipe: Word
@@ -101,8 +100,8 @@ class Release:
 
 def encode(release: Release, source: str = "release.json") -> bytes:
     """The file's content, the same bytes for the same value; BadInputError if `decode` would refuse it."""
-    text = json.dumps(_plain(release), indent=2, ensure_ascii=False) + "\n"
-    content = text.encode(errors="surrogatepass")
+    table = {"format": FORMAT, **_fields(release)}
+    content = f"{json.dumps(table, indent=2, ensure_ascii=False)}\n".encode(errors="surrogatepass")
     decode(content, source)
     return content
 
@@ -111,9 +110,9 @@ def decode(content: bytes, source: str) -> Release:
     """The release in a file's content; BadInputError names all that is wrong. `source` is the file name shown to people."""
     table = _parse_json(content, source)
     # First, and alone: to call a newer format's keys unknown would only mislead.
-    if type(table.get("format")) is not int or table["format"] != FORMAT:
-        problem = Problem(source, "format", str(FORMAT), _shown(table.get("format")), "a newer Mamori wrote this file")
-        raise BadInputError([problem])
+    written_as = table.pop("format", None)
+    if type(written_as) is not int or written_as != FORMAT:
+        raise BadInputError([Problem(source, "format", str(FORMAT), "something else", "a newer Mamori may have written this file")])
     release = parse(Release, table, source)
     if len(release.bridge.ports) != 2 or len({release.bridge.name, *release.bridge.ports}) != 3:
         got = ", ".join((release.bridge.name, *release.bridge.ports))
@@ -140,13 +139,13 @@ def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _shown(value: object) -> str:
-    return str(value) if type(value) is int and abs(value) < 1 << 63 else "nothing" if value is None else "something else"
+def _fields(value: Any) -> dict[str, object]:
+    return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
 
 
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return _fields(value)
     if isinstance(value, enum.Enum):
         return value.value
     return [_plain(entry) for entry in value] if isinstance(value, tuple) else value

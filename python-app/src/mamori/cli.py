@@ -1,0 +1,115 @@
+"""The command `mamori`: the device's console. The only module of the application that prints or chooses an exit code.
+
+Imports are where they are used: under slow emulation, and on each call of a health check, start-up time is what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command: 0, or 2 with a message for what is not the code's fault. A bug keeps its traceback (exit code 1)."""
+    from mamori.formats.problems import MamoriError
+
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except MamoriError as error:
+        sys.stderr.write(f"mamori: {error}\n")
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough; else the interpreter complains once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from mamori import __version__
+
+    parser = argparse.ArgumentParser(prog="mamori", description="The application of a Mamori appliance.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"mamori {__version__}")
+    parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR", help="look at another file system (default: /)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    status = commands.add_parser("status", help="say how this appliance is")
+    status.add_argument("--json", action="store_true", help="one JSON object")
+    status.set_defaults(run=_status)
+
+    inspect = commands.add_parser("inspect", help="run the inspection service")
+    inspect.set_defaults(run=_inspect)
+
+    boot_state = commands.add_parser("boot-state", help="the boot loader's state").add_subparsers(required=True, metavar="COMMAND")
+    show = boot_state.add_parser("show", help="which slot starts next, and why")
+    show.add_argument("--json", action="store_true", help="one JSON object")
+    show.add_argument("files", nargs="*", type=Path, metavar="FILE", help="the two copies (default: the partition's)")
+    show.set_defaults(run=_show_boot_state, parser=show)
+    return parser
+
+
+def _status(options: argparse.Namespace) -> None:
+    import time
+
+    from mamori.paths import Device
+    from mamori.status import read_status
+
+    status = read_status(Device(options.root), time.time(), time.monotonic())
+    if options.json:
+        _write_json(status)
+        return
+    from mamori.status_text import render_status
+
+    sys.stdout.write(render_status(status, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from mamori.inspect.service import run_inspection
+    from mamori.paths import Device
+    from mamori.status import read_release
+
+    device = Device(options.root)
+    run_inspection(device, read_release(device).bridge, _log)
+
+
+def _show_boot_state(options: argparse.Namespace) -> None:
+    from mamori.bootstate_view import read_boot_state, render_boot_state
+    from mamori.paths import Device
+
+    if len(options.files) not in (0, 2):
+        options.parser.error("name both copies, or none")
+    view = read_boot_state(Device(options.root), options.files)
+    if options.json:
+        _write_json(view)
+    else:
+        sys.stdout.write(render_boot_state(view))
+
+
+def _write_json(value: Any) -> None:
+    import json
+
+    sys.stdout.write(f"{json.dumps(value, indent=2, ensure_ascii=False)}\n")
+
+
+def _log(level: int, text: str) -> None:
+    """A line for the journal; it takes the level from the prefix (sd-daemon(3))."""
+    prefix = f"<{level}>" if "JOURNAL_STREAM" in os.environ else "mamori: "
+    sys.stderr.write(f"{prefix}{text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Runs the inspection core against the kernel, the report file, the service manager and the journal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mamori.formats.release import Bridge
+from mamori.inspect import core
+from mamori.inspect.notify import parse_watchdog, send_notification
+from mamori.inspect.report import encode_report, write_report
+from mamori.paths import Device
+from mamori.sysfs import read_bridge
+
+_STOP_SIGNALS = (signal.SIGTERM,)
+"""SIGINT stays what it is to Python, so Ctrl-C ends a run by hand like that of every other command."""
+
+
+@dataclass(frozen=True)
+class _World:
+    device: Device
+    bridge: Bridge
+    notify_socket: str | None
+    log: Callable[[int, str], None]
+
+
+def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], None]) -> None:
+    """Watch the bridge until SIGTERM. `log` takes a syslog level and a line; the report is gone when this returns."""
+    world = _World(device, bridge, os.environ.get("NOTIFY_SOCKET"), log)
+    settings = core.Settings(bridge.name, bridge.ports, parse_watchdog(os.environ, os.getpid()))
+    # Blocked, a signal waits until `sigtimedwait` asks for it: none is lost, none interrupts a write.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    device.inspect_report.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        state, commands = core.start(settings, time.monotonic())
+        while True:
+            state, running = _carry_out(world, state, commands)
+            if not running:
+                return
+            timeout_s = max(0.0, core.next_deadline(state) - time.monotonic())
+            event = core.StopRequested() if signal.sigtimedwait(_STOP_SIGNALS, timeout_s) else core.TimerExpired()
+            state, commands = core.receive(state, event, time.monotonic())
+    finally:
+        device.inspect_report.unlink(missing_ok=True)
+
+
+def _carry_out(world: _World, state: core.State, commands: tuple[core.Command, ...]) -> tuple[core.State, bool]:
+    """Do the commands and those that follow from them; the new state, and whether the service goes on."""
+    queue = deque(commands)
+    while queue:
+        match queue.popleft():
+            case core.SampleBridge():
+                sample = read_bridge(world.device, world.bridge.name, world.bridge.ports)
+                state, more = core.receive(state, core.BridgeSampled(sample), time.monotonic())
+                queue.extend(more)
+            case core.Publish() as command:
+                _publish(world, command)
+            case core.Notify(message):
+                _notify(world, message)
+            case core.Log(level, text):
+                world.log(level, text)
+            case core.Stop():
+                return state, False
+    return state, True
+
+
+def _publish(world: _World, command: core.Publish) -> None:
+    try:
+        write_report(world.device.inspect_report, encode_report(command, time.monotonic()))
+    except OSError as error:
+        world.log(4, f"cannot publish: {error}")
+
+
+def _notify(world: _World, message: str) -> None:
+    try:
+        send_notification(world.notify_socket, message)
+    except OSError as error:
+        world.log(4, f"cannot notify the service manager: {error}")

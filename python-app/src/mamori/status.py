@@ -1,0 +1,184 @@
+"""What an appliance says of itself: `mamori status`. Each part is read alone, so one that fails hides no other."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mamori.bridge import judge
+from mamori.formats import release as release_format
+from mamori.formats.bootstate import Slot
+from mamori.formats.problems import MamoriError
+from mamori.formats.release import Release
+from mamori.inspect.report import STALE_AFTER_S, read_report
+from mamori.paths import Device
+from mamori.sysfs import UnreadableError, read_bridge, read_bytes, read_line
+
+ROOT_NAME = "root"
+"""Name of the device-mapper device that the initramfs opens the root file system as."""
+
+_VERITY_UUID = "CRYPT-VERITY-"
+"""libcryptsetup gives its verity devices a UUID that starts so; sysfs shows no other sign of the target's type."""
+
+_EFI_ATTRIBUTE_BYTES = 4
+
+
+def read_status(device: Device, now_s: float, monotonic_s: float) -> dict[str, Any]:
+    """All parts, fit for JSON: a part that cannot be read is None, and `unreadable` says why.
+
+    `now_s` is the wall clock in Unix seconds, `monotonic_s` CLOCK_MONOTONIC.
+    """
+    unreadable: dict[str, str] = {}
+
+    def read(name: str, reader: Callable[[], Any]) -> Any:
+        try:
+            return reader()
+        except MamoriError as error:
+            unreadable[name] = str(error)
+        except OSError as error:
+            unreadable[name] = f"{error.filename or name}: {error.strerror}"
+        return None
+
+    release = read("release", lambda: read_release(device))
+    return {
+        "release": _release_part(release) if release else None,
+        "slot": read("slot", lambda: _read_slot(device)),
+        "root": read("root", lambda: _read_root(device)),
+        "secure_boot": read("secure_boot", lambda: _read_secure_boot(device)),
+        "bridge": read("bridge", lambda: _read_bridge(device, release)),
+        "inspect": read("inspect", lambda: _read_inspect(device, monotonic_s)),
+        "data": read("data", lambda: _read_data(device)),
+        "uptime_s": read("uptime_s", lambda: _read_uptime(device)),
+        "clock": read("clock", lambda: _clock_part(release, now_s)),
+        "unreadable": unreadable,
+    }
+
+
+def read_release(device: Device) -> Release:
+    """The image's release file; MamoriError says what is wrong with it."""
+    content = read_bytes(device.release, release_format.MAX_FILE_BYTES)
+    return release_format.decode(content, str(device.release))
+
+
+def _release_part(release: Release) -> dict[str, Any]:
+    return {
+        "product": release.product,
+        "version": release.version,
+        "recipe": release.recipe,
+        "board": release.board,
+        "base": release.base.value,
+        "variant": release.variant.value,
+        "source_commit": release.source_commit,
+        "build_time": release.build_time,
+        "compatible": release.update.compatible,
+        "features": list(release.features),
+    }
+
+
+def _read_slot(device: Device) -> str:
+    text = read_line(device.slot)
+    if text not in {slot.value for slot in Slot}:
+        raise UnreadableError(f"{device.slot}: {text[:40]!r} is not a slot")
+    return text
+
+
+def _read_root(device: Device) -> dict[str, Any]:
+    """`hash` is what the initramfs was told to open; `verified` whether the root that is mounted comes through dm-verity."""
+    text = read_line(device.verity)
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise UnreadableError(f"{device.verity}: {text[:40]!r} is not a root hash")
+    mount = _read_mounts(device).get("/")
+    mapped = _find_mapped(device, ROOT_NAME)
+    verified = (
+        mount is not None
+        and mapped is not None
+        and mount["device"] == read_line(mapped / "dev")
+        and read_line(mapped / "dm/uuid").startswith(_VERITY_UUID)
+    )
+    return {"hash": text, "verified": verified, "read_only": mount is not None and mount["read_only"]}
+
+
+def _find_mapped(device: Device, name: str) -> Path | None:
+    """The sysfs folder of the device-mapper device of that name."""
+    return next((path.parent.parent for path in sorted(device.blocks.glob("dm-*/dm/name")) if read_line(path) == name), None)
+
+
+def _read_mounts(device: Device) -> Mapping[str, Mapping[str, Any]]:
+    """Mount point to device number and mode; of mounts over each other the last one is what is seen (proc_pid_mountinfo(5))."""
+    lines = (line.split() for line in read_line(device.mounts).splitlines())
+    return {words[4]: {"device": words[2], "read_only": "ro" in words[5].split(",")} for words in lines if len(words) > 5}
+
+
+def _read_secure_boot(device: Device) -> bool:
+    content = read_bytes(device.secure_boot)
+    if len(content) != _EFI_ATTRIBUTE_BYTES + 1:
+        raise UnreadableError(f"{device.secure_boot}: {len(content)} bytes, not {_EFI_ATTRIBUTE_BYTES + 1}")
+    return content[_EFI_ATTRIBUTE_BYTES] == 1
+
+
+def _read_bridge(device: Device, release: Release | None) -> dict[str, Any]:
+    if release is None:
+        raise UnreadableError("the release file would say which bridge to look at")
+    sample = read_bridge(device, release.bridge.name, release.bridge.ports)
+    judgement = judge(sample, release.bridge.name, release.bridge.ports)
+    found = {port.name: port for port in sample.ports}
+    return {
+        "name": release.bridge.name,
+        "mac": sample.bridge.mac if sample.bridge else None,
+        "condition": judgement.condition.value,
+        "text": judgement.text,
+        "ports": [
+            {"condition": condition.value, **(asdict(found[name]) if name in found else {"name": name})}
+            for name, condition in judgement.ports.items()
+        ],
+    }
+
+
+def _read_inspect(device: Device, monotonic_s: float) -> dict[str, Any]:
+    """The service's last words and their age; `running` is whether they are fresh."""
+    try:
+        report = read_report(device.inspect_report)
+    except UnreadableError as error:
+        raise UnreadableError(f"not running ({error})") from None
+    age_s = monotonic_s - report["at_monotonic_s"]
+    return {
+        "running": 0 <= age_s <= STALE_AFTER_S,
+        "age_s": round(age_s, 1),
+        "condition": report.get("condition"),
+        "text": report.get("text"),
+    }
+
+
+def _read_data(device: Device) -> dict[str, Any]:
+    """The data partition. Space is that for ordinary users, in bytes."""
+    mount = _read_mounts(device).get("/data")
+    if mount is None:
+        raise UnreadableError(f"{device.data}: not mounted")
+    space = os.statvfs(device.data)
+    return {
+        "read_only": mount["read_only"],
+        "free_bytes": space.f_bavail * space.f_frsize,
+        "size_bytes": space.f_blocks * space.f_frsize,
+    }
+
+
+def _read_uptime(device: Device) -> float:
+    try:
+        uptime_s = float(read_line(device.uptime).split()[0])
+    except (ValueError, IndexError):
+        raise UnreadableError(f"{device.uptime}: not a time") from None
+    if not math.isfinite(uptime_s):
+        raise UnreadableError(f"{device.uptime}: not a time")
+    return uptime_s
+
+
+def _clock_part(release: Release | None, now_s: float) -> dict[str, Any]:
+    """A clock before the build time is one that forgot the time: a dead battery."""
+    if release is None:
+        raise UnreadableError("the release file would say the earliest time that can be")
+    return {"now": int(now_s), "build_time": release.build_time, "sane": now_s >= release.build_time}

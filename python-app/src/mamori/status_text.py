@@ -1,0 +1,110 @@
+"""The status for people: short aligned lines. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+_LABEL_WIDTH = 12
+
+
+class Tone(enum.Enum):
+    """How a line feels, as an SGR colour (ECMA-48, 8.3.117)."""
+
+    GOOD = "32"
+    POOR = "33"
+    BAD = "31"
+    PLAIN = ""
+
+
+def render_status(status: Mapping[str, Any], *, colour: bool) -> str:
+    """The lines of `mamori.status.read_status`, each with a newline."""
+    return "".join(f"{label:<{_LABEL_WIDTH}}{_painted(text, tone, colour)}\n" for label, text, tone in _lines(status))
+
+
+def _painted(text: str, tone: Tone, colour: bool) -> str:
+    return f"\x1b[{tone.value}m{text}\x1b[0m" if colour and tone is not Tone.PLAIN else text
+
+
+def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str, Tone]]:
+    describe: dict[str, tuple[str, Callable[[Any], tuple[str, Tone]]]] = {
+        "release": ("release", _release),
+        "slot": ("slot", _slot),
+        "root": ("root", _root),
+        "secure_boot": ("secure boot", _secure_boot),
+        "bridge": ("bridge", _bridge),
+        "inspect": ("inspection", _inspect),
+        "data": ("data", _data),
+        "uptime_s": ("uptime", _uptime),
+        "clock": ("clock", _clock),
+    }
+    for part, (label, words) in describe.items():
+        if status[part] is None:
+            yield label, status["unreadable"][part].replace("\n", " "), Tone.BAD
+        else:
+            yield label, *words(status[part])
+    if status["bridge"]:
+        for port in status["bridge"]["ports"]:
+            yield f"  {port['name']}", *_port(port)
+
+
+def _release(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    return f"{part['product']} {part['version']} ({part['variant']}, {part['board']}, {part['base']})", Tone.PLAIN
+
+
+def _slot(part: str) -> tuple[str, Tone]:
+    return part, Tone.PLAIN
+
+
+def _root(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    words = f"{'verified' if part['verified'] else 'NOT verified'}, {'read-only' if part['read_only'] else 'WRITABLE'}"
+    return f"{words}, {part['hash'][:12]}", Tone.GOOD if part["verified"] and part["read_only"] else Tone.BAD
+
+
+def _secure_boot(part: bool) -> tuple[str, Tone]:
+    return ("on", Tone.GOOD) if part else ("OFF", Tone.BAD)
+
+
+def _bridge(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    tone = {"forwarding": Tone.GOOD, "waiting": Tone.POOR}.get(part["condition"], Tone.BAD)
+    return part["text"], tone
+
+
+def _port(port: Mapping[str, Any]) -> tuple[str, Tone]:
+    if "mac" not in port:
+        return port["condition"], Tone.BAD
+    tone = {"forwarding": Tone.GOOD, "no carrier": Tone.POOR}.get(port["condition"], Tone.BAD)
+    return f"{port['condition']}, {port['mac']}, in {_size(port['rx_bytes'])}, out {_size(port['tx_bytes'])}", tone
+
+
+def _inspect(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    if not part["running"]:
+        return f"no news for {part['age_s']:.0f} s; last: {part['text']}", Tone.BAD
+    return f"running: {part['text']}", Tone.GOOD
+
+
+def _data(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    if part["read_only"]:
+        return "mounted READ-ONLY", Tone.BAD
+    return f"{_size(part['free_bytes'])} free of {_size(part['size_bytes'])}", Tone.GOOD
+
+
+def _uptime(part: float) -> tuple[str, Tone]:
+    minutes, seconds = divmod(int(part), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours:02}:{minutes:02}:{seconds:02}", Tone.PLAIN
+
+
+def _clock(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    return ("after the build time", Tone.GOOD) if part["sane"] else ("BEFORE the build time: the clock forgot the time", Tone.BAD)
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
