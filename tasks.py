@@ -1,0 +1,91 @@
+"""The verbs of ./inv: the product's table of contents. Each calls one function; what it does is written there."""
+
+from __future__ import annotations
+
+from invoke import Collection, Context, task
+
+from firmware.console import guarded
+
+
+@task(help={"recipe": "name in image-recipes/", "board": "build for another board", "verbose": "show tool output", "json": "JSON"})
+@guarded
+def build(_: Context, recipe: str = "lab", board: str = "", verbose: bool = False, json: bool = False) -> None:
+    """Build a signed image, its OTA bundle, SBOM and record."""
+    from firmware import verbs
+
+    verbs.build(recipe=recipe, board=board, verbose=verbose, json=json)
+
+
+@task(positional=["recipe"], help={"recipe": "name in image-recipes/", "board": "render for another board"})
+@guarded
+def render(_: Context, recipe: str, board: str = "") -> None:
+    """Write a recipe's rendered files to out/RECIPE/rendered/."""
+    from firmware import verbs
+
+    verbs.render(recipe=recipe, board=board)
+
+
+@task(help={"recipe": "name in image-recipes/", "lan": "network namespace of port 1", "wan": "network namespace of port 2"})
+@guarded
+def boot(_: Context, recipe: str = "lab", lan: str = "", wan: str = "") -> None:
+    """Boot an image in QEMU, its console on this terminal."""
+    from firmware import verbs
+
+    verbs.boot(recipe=recipe, lan=lan, wan=wan)
+
+
+@task(positional=["path"], help={"path": "folder of a build (out/lab/VERSION)"})
+@guarded
+def verify(_: Context, path: str) -> None:
+    """Check a build, from signature to verity hashes."""
+    from firmware import verbs
+
+    verbs.verify(path=path)
+
+
+@task(name="init")
+@guarded
+def keys_init(_: Context) -> None:
+    """Make the development keys and certificates under keys/."""
+    from firmware import verbs
+
+    verbs.keys_init()
+
+
+@task(positional=["name"], help={"name": "what to measure: build or boot"})
+@guarded
+def bench(_: Context, name: str) -> None:
+    """Measure, and write the numbers to out/bench/NAME.json."""
+    from firmware import verbs
+
+    verbs.bench(name=name)
+
+
+@task(help={"level": "repo, unit, fuzz, net, image, boot or long; comma separated", "k": "only tests whose name matches"})
+@guarded
+def test(_: Context, level: str = "", k: str = "") -> None:
+    """Run the tests, level by level."""
+    from firmware import testing
+
+    testing.test(level=level, k=k)
+
+
+@task(help={"json": "JSON"})
+@guarded
+def doctor(_: Context, json: bool = False) -> None:
+    """Say what this machine can do and what it cannot."""
+    from firmware import doctor
+
+    doctor.doctor(json=json)
+
+
+@task
+@guarded
+def clean(_: Context) -> None:
+    """Remove out/: images, caches, logs. Keys stay."""
+    from firmware import verbs
+
+    verbs.clean()
+
+
+namespace = Collection(build, render, boot, verify, bench, test, doctor, clean, keys=Collection(keys_init))
