@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -93,7 +93,7 @@ class _Checker:
         except OSError as error:
             self._complain(name, "a public key file", f"{published.public}: {error.strerror}")
             return
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             self._complain(name, "a public key", f"something else in {published.public}")
             return
         if self.release and DEVELOPMENT_ORGANIZATION.encode() in content:

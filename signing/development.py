@@ -104,7 +104,7 @@ def _secure_boot(now: datetime) -> dict[str, bytes]:
     files = {}
     for name in ("pk", "kek", "db"):
         key = _rsa(SECURE_BOOT_KEY_BITS)
-        subject = _subject(f"Secure Boot {name}")
+        subject = _subject(f"Secure Boot {name if name == 'db' else name.upper()}")
         builder = _builder(subject, key.public_key(), now, CA_LIFE)
         certificate = _signing_leaf(builder).issuer_name(subject).sign(key, SHA256())
         files.update(_certified(f"secure-boot/{name}", key, certificate))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -61,7 +62,7 @@ def read_private_key(path: Path, environment: Mapping[str, str], source: str, ke
         return PrivateKey(load(content, None), encrypted=False)
     except TypeError:  # the libraries' way to say that a passphrase is needed
         passphrase = environment.get(PASSPHRASE_VARIABLE, "")
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise bad("a private key in PEM", f"something else in {path}") from None
     if not passphrase:
         raise bad("its passphrase", f"nothing in {PASSPHRASE_VARIABLE}", f"{path} is encrypted")
