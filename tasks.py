@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from invoke import Collection, Context, task
 
-from firmware.console import guarded
+from firmware.console import Console, guarded
+from firmware.host_tools import Purpose
 
 
 @task(help={"recipe": "name in image-recipes/", "board": "build for another board", "verbose": "show tool output", "json": "JSON"})
@@ -13,6 +14,7 @@ def build(_: Context, recipe: str = "lab", board: str = "", verbose: bool = Fals
     """Build a signed image, its OTA bundle, SBOM and record."""
     from firmware import verbs
 
+    _provide(Purpose.BUILD)
     verbs.build(recipe=recipe, board=board, verbose=verbose, json=json)
 
 
@@ -31,6 +33,7 @@ def boot(_: Context, recipe: str = "lab", lan: str = "", wan: str = "") -> None:
     """Boot an image in QEMU, its console on this terminal."""
     from firmware import verbs
 
+    _provide(Purpose.BUILD, Purpose.BOOT)
     verbs.boot(recipe=recipe, lan=lan, wan=wan)
 
 
@@ -40,6 +43,7 @@ def verify(_: Context, path: str) -> None:
     """Check a build, from signature to verity hashes."""
     from firmware import verbs
 
+    _provide(Purpose.BUILD)
     verbs.verify(path=path)
 
 
@@ -58,25 +62,26 @@ def bench(_: Context, name: str) -> None:
     """Measure, and write the numbers to out/bench/NAME.json."""
     from firmware import verbs
 
+    _provide(Purpose.BUILD, Purpose.BOOT, Purpose.TEST)
     verbs.bench(name=name)
 
 
 @task(help={"level": "repo, unit, fuzz, net, image, boot or long; comma separated", "k": "only tests whose name matches"})
 @guarded
-def test(_: Context, level: str = "", k: str = "") -> None:
+def test(_: Context, level: str = "", k: str = "") -> int:
     """Run the tests, level by level."""
     from firmware import testing
 
-    testing.test(level=level, k=k)
+    return testing.test(level=level, k=k)
 
 
 @task(help={"json": "JSON"})
 @guarded
 def doctor(_: Context, json: bool = False) -> None:
     """Say what this machine can do and what it cannot."""
-    from firmware import doctor
+    from firmware.doctor import doctor
 
-    doctor.doctor(json=json)
+    doctor(json=json)
 
 
 @task
@@ -86,6 +91,13 @@ def clean(_: Context) -> None:
     from firmware import verbs
 
     verbs.clean()
+
+
+def _provide(*purposes: Purpose) -> None:
+    """See that the system tools are there, or say which are not."""
+    from firmware.provision import provide_tools
+
+    provide_tools(purposes, Console().tell)
 
 
 namespace = Collection(build, render, boot, verify, bench, test, doctor, clean, keys=Collection(keys_init))

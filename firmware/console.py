@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
-from typing import Any, NoReturn, ParamSpec, TextIO, TypeVar
+from typing import Any, NoReturn, ParamSpec, TextIO
 
 from rich.console import Console as Terminal
 from rich.live import Live
@@ -26,7 +26,6 @@ from firmware.process import printable
 from mamori.formats.problems import MamoriError
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 EXIT_BUG, EXIT_PROBLEM, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -143,15 +142,15 @@ class Console:
             self._err.print(Text(f"  {line}", "dim"))
 
 
-def guarded(function: Callable[P, R]) -> Callable[P, R]:
-    """The exit code of a verb: 2 and a text for what people can mend, 130 for Ctrl-C, 1 and a traceback for a bug."""
+def guarded(verb: Callable[P, int | None]) -> Callable[P, None]:
+    """The exit code of a verb: its own, 2 and a text for what people can mend, 130 for Ctrl-C, 1 and a traceback for a bug."""
 
-    @functools.wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+    @functools.wraps(verb)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         for kind in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(kind, _stop)
         try:
-            return function(*args, **kwargs)
+            code = verb(*args, **kwargs)
         except MamoriError as error:
             Console().error(str(error))
             code = EXIT_PROBLEM
@@ -161,7 +160,8 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
         except Exception:  # the last line of defence shows the bug and says so
             traceback.print_exc()
             code = EXIT_BUG
-        sys.exit(code)
+        if code:
+            sys.exit(code)
 
     return wrapper
 

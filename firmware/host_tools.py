@@ -43,7 +43,9 @@ TOOLS = (
     _tool("mmdebstrap", "mmdebstrap", "makes the tools tree and the Debian base", Purpose.BUILD),
     _tool("bwrap", "bubblewrap", "runs the tools tree without root", Purpose.BUILD),
     _tool("newuidmap", "uidmap", "user namespaces with more than one user", Purpose.BUILD),
-    _tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring", "checks what apt fetches", Purpose.BUILD),
+    _tool(
+        "/usr/share/keyrings/debian-archive-trixie-stable.gpg", "debian-archive-keyring", "checks what apt fetches", Purpose.BUILD
+    ),
     _tool("git", "git", "names the commit in an image, fetches Buildroot", Purpose.BUILD),
     _tool("qemu-system-x86_64", "qemu-system-x86", "runs the image", Purpose.BOOT),
     _tool("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "ovmf", "UEFI with Secure Boot for QEMU", Purpose.BOOT),
