@@ -93,8 +93,7 @@ def decode(block: bytes) -> BootState:
     for name, value in _variables(block):
         if name in values:
             raise BootStateError(f"boot state: `{name}` stands there twice (§2.5)")
-        if name in VARIABLES:
-            values[name] = value
+        values[name] = value
     missing = [name for name in VARIABLES if name not in values]
     if missing:
         raise BootStateError(f"boot state: no `{missing[0]}` (§3)")
