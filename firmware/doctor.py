@@ -55,7 +55,8 @@ def examine() -> list[Finding]:
         _user_ids(),
         _probe(Need.SANDBOX.value, ["bwrap", "--unshare-all", "--uid", "0", "--gid", "0", "--ro-bind", "/", "/", "true"]),
         _probe(
-            Need.NETWORK.value, [*_in_namespace(), "sh", "-c", "ip link add br0 type bridge && ip link add a type veth peer name b"]
+            Need.NETWORK.value,
+            [*_in_namespace(), "sh", "-c", "ip link add br0 type bridge && ip link add name veth0 type veth peer name veth1"],
         ),
         _probe(Need.TAP.value, [*_in_namespace(), "ip", "tuntap", "add", "dev", "tap0", "mode", "tap"]),
         _kvm(),

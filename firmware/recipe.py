@@ -16,6 +16,8 @@ from typing import Annotated, TypeVar
 from firmware.layout import Layout, PartitionSpec, plan_layout
 from firmware.version import Source
 from mamori.formats.problems import BadInputError, Problem
+from mamori.formats.release import Base as BaseKind
+from mamori.formats.release import EarlyBridge, Variant
 from mamori.formats.strict import Between, Matches, parse, read_toml
 
 T = TypeVar("T")
@@ -28,27 +30,6 @@ Name = Annotated[str, Matches(r"[a-z0-9][a-z0-9_-]{0,31}", "a name of lower-case
 ModuleName = Annotated[str, Matches(r"[A-Za-z0-9_]+", "a kernel module's name with `_` for `-`")]
 PackageName = Annotated[str, Matches(r"[a-z0-9][a-z0-9+.-]+", "a Debian package's name")]
 InterfaceName = Annotated[str, Matches(r"[a-z][a-z0-9]{0,14}", "an interface name of at most 15 characters")]
-
-
-class BaseKind(enum.Enum):
-    """Where the kernel and the root file system come from."""
-
-    BUILDROOT = "buildroot"
-    DEBIAN = "debian"
-
-
-class Variant(enum.Enum):
-    """Who may log in: `lab` images have SSH by key and a serial login, `release` images have neither."""
-
-    LAB = "lab"
-    RELEASE = "release"
-
-
-class EarlyBridge(enum.Enum):
-    """What the bridge does while user space is not up."""
-
-    FORWARD = "forward"
-    CLOSED = "closed"
 
 
 class Address(enum.Enum):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from firmware.cache import Artifact
-from firmware.console import Console
 from firmware.recipe import Image
 
 
@@ -51,6 +50,8 @@ class BaseTree:
 
     ROOTFS = "rootfs.tar"
     KERNEL = "vmlinuz"
+    KERNEL_CONFIG = "kernel-config"
+    FACTS = "facts.json"
     PACKAGES = "packages.json"
     LICENCES = "licences.tar"
 
@@ -76,6 +77,6 @@ class Base(Protocol):
         """What this machine lacks to build `image` on this base: one clear paragraph each, empty when nothing."""
         ...
 
-    def build(self, image: Image, console: Console) -> BaseTree:
-        """Build, or take from the cache. Raises MamoriError with what to do."""
+    def build(self, image: Image, rendered: Path) -> BaseTree:
+        """Build from the files in `rendered`, or take from the cache. Raises MamoriError with what to do."""
         ...

@@ -104,7 +104,7 @@ class BuildrootBase:
             return ()
         return (
             f"Recipe `{image.name}` is built from Buildroot {lock.release}, and {wrong}. Get it with\n"
-            f"    git clone --depth 1 --branch {lock.release} {lock.url} buildroot-{lock.release}\n"
+            f"    git clone --depth 1 --branch {lock.release} {lock.url} ../buildroot-{lock.release}\n"
             f"and name it with --buildroot PATH or {TREE_VARIABLE}=PATH. Recipe `lab` needs none.",
         )
 

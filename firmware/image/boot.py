@@ -1,0 +1,92 @@
+"""What the firmware starts: shim, GRUB and the unified kernel image, each signed with the Secure Boot db key."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from firmware.bases import BaseTree
+from firmware.cache import Artifact, text_sha256
+from firmware.image.initramfs import IMAGE as INITRAMFS
+from firmware.image.root import Root
+from firmware.sign import Signer
+from firmware.workspace import Tools, Workspace
+
+UKI = "mamori.efi"
+UNSIGNED_UKI = "mamori.unsigned.efi"
+SHIM = "BOOTX64.EFI"
+GRUB = "grubx64.efi"
+"""The name is shim's: it starts this file from its own folder."""
+
+STUB = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+SHIM_SOURCE = "usr/lib/shim/shimx64.efi"
+
+GRUB_MODULES = (
+    *("part_gpt", "fat"),  # where boot state and kernels are
+    *("normal", "test", "regexp", "loadenv", "echo", "sleep", "true"),  # the script
+    "chain",  # the kernel, through shim
+)
+"""All that our GRUB can do. Under lockdown it loads no further module; what is absent cannot be misused."""
+
+
+def build_uki(workspace: Workspace, tools: Tools, signer: Signer, base: BaseTree, initramfs: Artifact, root: Root, rendered: Mapping[str, str]) -> Artifact:
+    """The signed unified kernel image: kernel, initramfs, and a command line with the root hash of `root`."""
+    command_line = f"{rendered['cmdline'].strip()} {root.arguments}"
+    os_release = rendered["rootfs/usr/lib/os-release"]
+    inputs = {
+        "base": base.artifact.digest,
+        "initramfs": initramfs.digest,
+        "tools": tools.digest,
+        "command line": command_line,
+        "os-release": text_sha256(os_release),
+        "signer": signer.secure_boot_identity,
+    }
+    with workspace.console.step("kernel image") as step:
+
+        def make(folder: Path) -> None:
+            texts = {"cmdline": command_line, "os-release": os_release}
+            for name, text in texts.items():
+                (folder / name).write_text(text)
+            ukify = ["ukify", "build", f"--linux={base.kernel}", f"--initrd={initramfs / INITRAMFS}", f"--uname={base.kernel_release}"]
+            ukify += [f"--cmdline=@{folder / 'cmdline'}", f"--os-release=@{folder / 'os-release'}", f"--stub=/{STUB}"]
+            ukify += [f"--output={folder / UNSIGNED_UKI}"]
+            tools.run(ukify, reads=[base.kernel, initramfs / INITRAMFS], writes=[folder], on_line=step.line, explain="make the kernel image")
+            for name in texts:
+                (folder / name).unlink()
+            signer.sign_pe(folder / UNSIGNED_UKI, folder / UKI)
+
+        artifact = workspace.cache.step("uki", inputs, make, code=(__file__,), on_hit=step.cached)
+        step.note(f"{(artifact / UKI).stat().st_size / 1e6:.1f} MB")
+    return artifact
+
+
+def build_boot_loader(workspace: Workspace, tools: Tools, signer: Signer, rendered: Mapping[str, str]) -> Artifact:
+    """shim and GRUB with its script inside; no kernel, so it changes almost never."""
+    inputs = {
+        "tools": tools.digest,
+        "modules": " ".join(GRUB_MODULES),
+        "grub.cfg": rendered["grub.cfg"],
+        "sbat": rendered["grub-sbat.csv"],
+        "signer": signer.secure_boot_identity,
+    }
+    with workspace.console.step("boot loader") as step:
+
+        def make(folder: Path) -> None:
+            work = folder / "work"
+            work.mkdir()
+            for name in ("grub.cfg", "grub-sbat.csv"):
+                (work / name).write_text(rendered[name])
+            # A standalone image would carry the script in a memory disk; a configuration that is part of the core image
+            # itself needs no disk, and is read before any other.
+            mkimage = ["grub-mkstandalone", "--format=x86_64-efi", f"--output={work / 'grub.efi'}", "--locales=", "--fonts=", "--themes="]
+            mkimage += [f"--modules={' '.join(GRUB_MODULES)}", f"--install-modules={' '.join(GRUB_MODULES)}", f"--sbat={work / 'grub-sbat.csv'}"]
+            mkimage += [f"boot/grub/grub.cfg={work / 'grub.cfg'}"]
+            tools.run(["grub-script-check", work / "grub.cfg"], reads=[work], explain="check the boot loader's script")
+            tools.run(mkimage, writes=[work], env={"SOURCE_DATE_EPOCH": "0"}, on_line=step.line, explain="make the boot loader")
+            shutil.copy(tools.tree / SHIM_SOURCE, work / "shim.efi")
+            signer.sign_pe(work / "shim.efi", folder / SHIM)
+            signer.sign_pe(work / "grub.efi", folder / GRUB)
+            shutil.rmtree(work)
+
+        return workspace.cache.step("boot-loader", inputs, make, code=(__file__,), on_hit=step.cached)

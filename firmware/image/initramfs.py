@@ -1,0 +1,172 @@
+"""The initramfs: a static shell, dmsetup, the modules of one board in loading order, and our `init`.
+
+It is small because every boot of every office waits for it: shim hashes it, the kernel unpacks it, and the bridge comes
+up in it. What depends on what is worked out here, so that the device needs no module tools.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from firmware.bases import BaseTree
+from firmware.cache import Artifact, text_sha256
+from firmware.image.tar import read_members
+from firmware.recipe import Image
+from firmware.workspace import Tools, Workspace
+from mamori.formats.problems import MamoriError
+
+IMAGE = "initramfs.cpio.zst"
+
+MAX_BYTES = 12 * 1024 * 1024
+"""Under emulation, and on the slowest boards, each MiB costs a tenth of a second before the bridge forwards."""
+
+APPLETS = (
+    *("cat", "dd", "grep", "insmod", "ip", "ls", "mkdir", "mount", "readlink", "reboot"),
+    *("sed", "sh", "sleep", "sort", "switch_root", "tail", "tr"),
+)
+"""The busybox commands that `init` uses."""
+
+ROOT_MODULES = ("dm_verity", "erofs", "efivarfs")
+"""What the verified root needs on every board."""
+
+FAST_MODULES = ("sha256_ssse3",)
+"""Loaded where the kernel has them: verity hashes every block that is read."""
+
+
+@dataclass(frozen=True)
+class ModuleIndex:
+    """What `depmod` found out about one kernel. `files` maps a module's name to its path below usr/lib/modules/RELEASE."""
+
+    files: Mapping[str, str]
+    needs: Mapping[str, tuple[str, ...]]
+    built_in: frozenset[str]
+
+    def load_order(self, wanted: Sequence[str], optional: Sequence[str] = ()) -> tuple[str, ...]:
+        """Module names such that each comes after what it needs; MamoriError names a module that the kernel lacks."""
+        order: dict[str, None] = {}
+
+        def visit(name: str) -> None:
+            for needed in self.needs.get(name, ()):
+                visit(needed)
+            order.setdefault(name)
+
+        for name in wanted:
+            if name in self.files:
+                visit(name)
+            elif name not in self.built_in:
+                raise MamoriError(f"the kernel has no module {name}", "check board.toml's kernel section against this kernel's configuration")
+        for name in optional:
+            if name in self.files:
+                visit(name)
+        return tuple(order)
+
+
+def parse_module_index(dep: str, builtin: str) -> ModuleIndex:
+    """`modules.dep` and `modules.builtin` (format: depmod(8), modules.dep(5))."""
+    files, needs = {}, {}
+    for line in dep.splitlines():
+        path, _, dependencies = line.partition(":")
+        files[module_name(path)] = path
+        # modules.dep lists what is needed nearest first; loading goes the other way round.
+        needs[module_name(path)] = tuple(module_name(needed) for needed in reversed(dependencies.split()))
+    return ModuleIndex(files, needs, frozenset(module_name(line) for line in builtin.split()))
+
+
+def module_name(path: str) -> str:
+    """`kernel/drivers/net/virtio_net.ko.xz` is `virtio_net`; the kernel reads `-` as `_`."""
+    return PurePosixPath(path).name.split(".ko")[0].replace("-", "_")
+
+
+def build_initramfs(workspace: Workspace, tools: Tools, base: BaseTree, image: Image, init: str, epoch: int) -> Artifact:
+    """The initramfs of `image` with the rendered script `init`."""
+    groups = _groups(image)
+    inputs = {"base": base.artifact.digest, "tools": tools.digest, "init": text_sha256(init), "groups": repr(groups), "epoch": str(epoch)}
+    with workspace.console.step("initramfs") as step:
+
+        def make(folder: Path) -> None:
+            tree = folder / "tree"
+            _lay_out(tools, tree, init)
+            _add_modules(base, tree, groups)
+            _pack(tools, tree, folder / IMAGE, epoch)
+            shutil.rmtree(tree)
+
+        artifact = workspace.cache.step("initramfs", inputs, make, code=(__file__,), on_hit=step.cached)
+        step.note(f"{(artifact / IMAGE).stat().st_size / 1e6:.1f} MB")
+    return artifact
+
+
+def _groups(image: Image) -> dict[str, tuple[tuple[str, ...], tuple[str, ...], Mapping[str, str]]]:
+    """What `load GROUP` in `init` loads: required modules, optional ones, and options by module."""
+    watchdog = image.board.watchdog
+    return {
+        "ports": (("bridge", *image.board.kernel.port_modules), (), {}),
+        "watchdog": ((*watchdog.bus_modules, watchdog.module), (), {watchdog.module: f"heartbeat={watchdog.timeout_s}"}),
+        "storage": ((*image.board.kernel.storage_modules, *ROOT_MODULES), FAST_MODULES, {}),
+    }
+
+
+def _lay_out(tools: Tools, tree: Path, init: str) -> None:
+    for folder in ("bin", "dev", "lib64", "modules", "proc", "root", "run", "sys"):
+        (tree / folder).mkdir(parents=True)
+    shutil.copy(tools.tree / "usr/bin/busybox", tree / "bin/busybox")
+    for applet in APPLETS:
+        (tree / "bin" / applet).symlink_to("busybox")
+    (tree / "init").write_text(init)
+    (tree / "init").chmod(0o755)
+    shutil.copy(tools.tree / "usr/sbin/dmsetup", tree / "bin/dmsetup")
+    (tree / "lib").symlink_to("lib64")
+    for library in _libraries(tools, "/usr/sbin/dmsetup"):
+        shutil.copy(tools.tree / str(library).removeprefix("/"), tree / "lib64" / library.name)
+
+
+def _libraries(tools: Tools, program: str) -> Iterator[PurePosixPath]:
+    """The shared libraries of a program of the tools tree, with the dynamic loader."""
+    for line in tools.run(["ldd", program], explain="find the libraries of dmsetup").stdout.splitlines():
+        for word in line.split():
+            if word.startswith("/"):
+                # /lib is a link in the tree, and would be followed on the host.
+                yield PurePosixPath(word if word.startswith("/usr/") else f"/usr{word}")
+
+
+def _add_modules(base: BaseTree, tree: Path, groups: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], Mapping[str, str]]]) -> None:
+    folder = f"usr/lib/modules/{base.kernel_release}"
+    texts = read_members(base.rootfs_tar, (f"{folder}/modules.dep", f"{folder}/modules.builtin"))
+    index = parse_module_index(texts[f"{folder}/modules.dep"].decode(), texts[f"{folder}/modules.builtin"].decode())
+    orders = {group: index.load_order(wanted, optional) for group, (wanted, optional, _) in groups.items()}
+    paths = {name: f"{folder}/{index.files[name]}" for order in orders.values() for name in order}
+    contents = read_members(base.rootfs_tar, paths.values())
+    for name, path in paths.items():
+        (tree / "modules" / f"{name}.ko").write_bytes(_unpacked(path, contents[path]))
+    for group, order in orders.items():
+        options = groups[group][2]
+        lines = [f"{name}.ko {options.get(name, '')}".rstrip() for name in order]
+        (tree / "modules" / group).write_text("".join(f"{line}\n" for line in lines))
+
+
+def _unpacked(path: str, content: bytes) -> bytes:
+    """A module as it is in memory: the whole initramfs is compressed once, better."""
+    if path.endswith(".xz"):
+        return lzma.decompress(content)
+    if path.endswith(".ko"):
+        return content
+    raise MamoriError(f"{path}: the kernel's modules are compressed in a way that is not known here", "known are none and xz")
+
+
+def _pack(tools: Tools, tree: Path, target: Path, epoch: int) -> None:
+    for path in (tree, *tree.rglob("*")):
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
+    names = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*"))
+    listing = target.with_name("listing")
+    listing.write_text("".join(f"{name}\n" for name in names))
+    # One thread: several would cut the stream at places that depend on timing.
+    script = 'cd "$1" && cpio --quiet --create --format=newc --reproducible --owner=0:0 < "$2" | zstd -19 --threads=1 --quiet -o "$3"'
+    tools.run(["sh", "-euc", script, "sh", tree, listing, target], writes=[target.parent], explain="pack the initramfs")
+    listing.unlink()
+    size = target.stat().st_size
+    if size > MAX_BYTES:
+        raise MamoriError(f"the initramfs is {size} bytes, more than the {MAX_BYTES} that a quick start allows", "name fewer modules in board.toml")
