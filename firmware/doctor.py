@@ -22,6 +22,7 @@ BUILD_DISK_BYTES = 10 * 1000**3
 """Tools tree, base, two slots, disk image and bundle of one recipe, and the same again while a new version is made."""
 
 _PROBE_TIMEOUT_S = 20.0
+_MAKE_A_NETWORK = "ip link add name br0 type bridge && ip link add name veth0 type veth peer name veth1"
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,7 @@ def examine() -> list[Finding]:
         Finding("root", os.geteuid() == 0, "" if os.geteuid() == 0 else "not needed, but taps and missing packages need it"),
         _user_ids(),
         _probe(Need.SANDBOX.value, ["bwrap", "--unshare-all", "--uid", "0", "--gid", "0", "--ro-bind", "/", "/", "true"]),
-        _probe(
-            Need.NETWORK.value,
-            [*_in_namespace(), "sh", "-c", "ip link add br0 type bridge && ip link add name veth0 type veth peer name veth1"],
-        ),
+        _probe(Need.NETWORK.value, [*_in_namespace(), "sh", "-c", _MAKE_A_NETWORK]),
         _probe(Need.TAP.value, [*_in_namespace(), "ip", "tuntap", "add", "dev", "tap0", "mode", "tap"]),
         _kvm(),
         _loop(),
