@@ -96,6 +96,8 @@ def plan_cms_verification(file: Path, signature: Path, authorities: Path, at: da
 def plan_rauc(keyset: Keyset, verb: RaucVerb, source: Path, output: Path, options: Sequence[str] = ()) -> ToolCommand:
     """`rauc bundle CONTENT-FOLDER OUTPUT` or `rauc resign BUNDLE OUTPUT` with the bundle signer; `options` go to rauc as they are.
 
+    rauc works in a hidden folder inside the content folder, which is therefore writable. In a sandbox it cannot prove that
+    nobody else writes a bundle ("exclusive access"), so verify one with `rauc info` first and resign it with `--no-verify`.
     Files that `options` name are the caller's to add to `reads`. The output must not exist.
     """
     key = _key_of(keyset.signer)
@@ -104,6 +106,8 @@ def plan_rauc(keyset: Keyset, verb: RaucVerb, source: Path, output: Path, option
         argv += ["--intermediate", str(keyset.signer.intermediate)]
     argv += [*options, str(source), str(output)]
     env = {"RAUC_PKCS11_MODULE": str(key.module_path)} if isinstance(key, TokenKey) else {}
+    if verb is RaucVerb.BUNDLE:
+        return _signing(keyset, keyset.signer, argv, env, reads=(), writes=(source, output.parent))
     return _signing(keyset, keyset.signer, argv, env, reads=(source,), writes=(output.parent,))
 
 
