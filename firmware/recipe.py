@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import enum
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from firmware.layout import Layout, PartitionSpec, plan_layout
 from firmware.version import Source
@@ -25,6 +26,9 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = Path("image-recipes")
 BOARDS = Path("board")
+
+RESERVED_INTERFACES = ("wan", "lan", "lo")
+"""Names that the initramfs gives to the two ports, and the one that Linux has anyway."""
 
 Name = Annotated[str, Matches(r"[a-z0-9][a-z0-9_-]{0,31}", "a name of lower-case letters, digits, `-` and `_`")]
 ModuleName = Annotated[str, Matches(r"[A-Za-z0-9_]+", "a kernel module's name with `_` for `-`")]
@@ -196,12 +200,12 @@ def read_image(name: str, source: Source, board: str = "", root: Path = ROOT) ->
     """
     problems: list[Problem] = []
     recipe_file = RECIPES / f"{name}.toml"
-    recipe = _read(Recipe, root, recipe_file, "recipe", recipe_names(root), problems)
-    board_name = board or (recipe.board if recipe else "")
-    if not board_name:
+    table, recipe = _read(Recipe, root, recipe_file, _Choice("recipe", name, recipe_names(root), "command line"), problems)
+    board_name = board or table.get("board")  # a recipe with a mistake elsewhere still says which board to look at
+    if not isinstance(board_name, str):
         raise BadInputError(problems)
-    asked_in = "--board" if board else str(recipe_file)
-    hardware = _read(Board, root, BOARDS / board_name / "board.toml", "board", board_names(root), problems, asked_in)
+    board_choice = _Choice("board", board_name, board_names(root), "--board" if board else str(recipe_file))
+    _, hardware = _read(Board, root, BOARDS / board_name / "board.toml", board_choice, problems)
     layout = None
     if hardware:
         layout = plan_layout(board_name, hardware.disk.size_mib, hardware.disk.partitions, _board_file(board_name), problems)
@@ -225,32 +229,65 @@ def _board_file(name: str) -> str:
     return str(BOARDS / name / "board.toml")
 
 
-def _read(
-    schema: type[T], root: Path, path: Path, kind: str, known: list[str], problems: list[Problem], asked_in: str = "command line"
-) -> T | None:
-    name = path.parent.name if kind == "board" else path.stem
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"a new {kind} is the file {path}"
-        problems.append(Problem(asked_in, kind, f"one of {', '.join(known)}", repr(name), hint))
-        return None
+@dataclass(frozen=True)
+class _Choice:
+    """A file that someone named: what kind it is, the name, the names that exist, and where it was asked for."""
+
+    kind: str
+    name: str
+    known: list[str]
+    asked_in: str
+
+
+def _read(schema: type[T], root: Path, path: Path, choice: _Choice, problems: list[Problem]) -> tuple[dict[str, Any], T | None]:
+    """The file's table and what it says as a `schema`, None with every reason in `problems`."""
+    if choice.name not in choice.known:
+        close = difflib.get_close_matches(choice.name, choice.known, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"a new {choice.kind} is the file {path}"
+        problems.append(Problem(choice.asked_in, choice.kind, f"one of {', '.join(choice.known)}", repr(choice.name), hint))
+        return {}, None
+    table: dict[str, Any] = {}
     try:
-        return parse(schema, read_toml(root / path, str(path)), str(path))
+        table = read_toml(root / path, str(path))
+        return table, parse(schema, table, str(path))
     except BadInputError as error:
         problems.extend(error.problems)
-        return None
+        return table, None
 
 
 def _check_recipe(recipe: Recipe, file: str) -> list[Problem]:
-    problems = []
-    management = recipe.management
-    if management.address is Address.STATIC and management.cidr is None:
-        problems.append(Problem(file, "management.cidr", "an address, because management.address is static", "nothing"))
-    if management.address is Address.DHCP and (management.cidr or management.gateway):
-        problems.append(Problem(file, "management", "no cidr and no gateway, because management.address is dhcp", "one of them"))
+    problems = _check_management(recipe.management, file)
+    if recipe.bridge.name in RESERVED_INTERFACES:
+        problems.append(
+            Problem(file, "bridge.name", f"another name than {', '.join(RESERVED_INTERFACES)}", repr(recipe.bridge.name))
+        )
     if recipe.variant is Variant.RELEASE and recipe.base is BaseKind.DEBIAN:
         problems.append(Problem(file, "base", "`buildroot` for variant release", "'debian'", "the debian base is for the lab"))
     return problems
+
+
+def _check_management(management: Management, file: str) -> list[Problem]:
+    if management.address is Address.DHCP:
+        if management.cidr or management.gateway:
+            return [Problem(file, "management", "no cidr and no gateway, because management.address is dhcp", "one of them")]
+        return []
+    if management.cidr is None:
+        return [Problem(file, "management.cidr", "an address, because management.address is static", "nothing")]
+    try:
+        own = ipaddress.ip_interface(management.cidr)
+    except ValueError as error:
+        return [Problem(file, "management.cidr", "an address with prefix length, like 192.0.2.2/24", str(error))]
+    if own.ip == own.network.network_address and own.network.num_addresses > 2:
+        return [Problem(file, "management.cidr", "the address of one machine", f"the network {management.cidr}")]
+    if management.gateway is None:
+        return []
+    try:
+        gateway = ipaddress.ip_address(management.gateway)
+    except ValueError as error:
+        return [Problem(file, "management.gateway", "an address, like 192.0.2.1", str(error))]
+    if gateway in own.network or (gateway.version == own.version == 6 and gateway.is_link_local):
+        return []
+    return [Problem(file, "management.gateway", f"an address in {own.network}", management.gateway)]
 
 
 def _check_board(board: Board, file: str) -> list[Problem]:
