@@ -94,7 +94,7 @@ def render_sbom(subject: Subject, parts: Mapping[Part, Sequence[Package]]) -> st
     text = JsonV1Dot6(bom).output_as_string(indent=1) + "\n"
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if error:
-        raise ValueError(f"{SBOM} breaks the CycloneDX 1.6 schema: {error}")
+        raise ValueError(f"{SBOM} breaks the CycloneDX 1.6 schema at {error.data.json_path}: {error.data.message}")
     return text
 
 
