@@ -35,7 +35,9 @@ def state_or_none(block: bytes) -> BootState | None:
         return None
 
 
-LINES = st.lists(st.sampled_from([*(f"{name}=".encode() for name in VARIABLES), b"a", b"none", b"1", b"\\", b"\n", b"#", b"=", b"\0"]))
+LINES = st.lists(
+    st.sampled_from([*(f"{name}=".encode() for name in VARIABLES), b"a", b"none", b"1", b"\\", b"\n", b"#", b"=", b"\0"])
+)
 
 
 @given(st.binary(max_size=2 * BLOCK_BYTES))
@@ -78,7 +80,11 @@ def flips(block: bytes) -> list[bytes]:
 def test_a_flipped_bit_never_gives_another_slot() -> None:
     """§7.3, all 8192 bits of blocks with every digit: the same state, an error, or another number of the same length."""
     changed = set()
-    for state in (BootState(Slot.A), BootState(Slot.B, sequence=987_654_321), *(BootState(Slot.A, Slot.B, n, 10 + n) for n in range(10))):
+    for state in (
+        BootState(Slot.A),
+        BootState(Slot.B, sequence=987_654_321),
+        *(BootState(Slot.A, Slot.B, n, 10 + n) for n in range(10)),
+    ):
         for block in flips(encode(state)):
             found = state_or_none(block)
             if found and found != state:
@@ -92,7 +98,12 @@ def next_states(state: BootState) -> list[BootState]:
     up = replace(state, sequence=min(state.sequence + 1, MAX_SEQUENCE))
     cleared = replace(up, trial=None, tries=0)
     spent = [replace(up, tries=state.tries - 1)] if state.tries else []
-    return [cleared, replace(cleared, trial=state.confirmed.other, tries=3), replace(cleared, confirmed=state.confirmed.other), *spent]
+    return [
+        cleared,
+        replace(cleared, trial=state.confirmed.other, tries=3),
+        replace(cleared, confirmed=state.confirmed.other),
+        *spent,
+    ]
 
 
 @given(states())

@@ -17,7 +17,9 @@ HASHES = st.binary(min_size=32, max_size=32).map(bytes.hex)
 RELEASES = st.builds(
     Release,
     product=LINES,
-    version=st.builds("{}.{}.{}{}".format, st.integers(2020, 2099), st.integers(1, 12), st.integers(0, 999), st.sampled_from(["", "+g0a1"])),
+    version=st.builds(
+        "{}.{}.{}{}".format, st.integers(2020, 2099), st.integers(1, 12), st.integers(0, 999), st.sampled_from(["", "+g0a1"])
+    ),
     recipe=WORDS,
     board=WORDS,
     base=st.sampled_from(Base),

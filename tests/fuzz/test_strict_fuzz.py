@@ -48,7 +48,11 @@ VALUES = st.recursive(
 INNERS = st.fixed_dictionaries({"size": st.integers(1, 9)}, optional={"name": st.from_regex(r"[a-z]*", fullmatch=True)})
 GOOD = st.fixed_dictionaries(
     {"flag": st.booleans(), "colour": st.sampled_from(["red", 7]), "inner": INNERS},
-    optional={"list": st.lists(INNERS, max_size=3), "table": st.dictionaries(st.text(), INNERS, max_size=3), "maybe": st.integers()},
+    optional={
+        "list": st.lists(INNERS, max_size=3),
+        "table": st.dictionaries(st.text(), INNERS, max_size=3),
+        "maybe": st.integers(),
+    },
 )
 
 
@@ -60,7 +64,9 @@ def test_any_table_is_a_value_or_the_one_error(table: dict[str, object]) -> None
         assert error.problems
         names = set(table) | {field.name for field in fields(Outer)}
         assert all(problem.source == "f" and problem.expected and problem.got for problem in error.problems)
-        assert all(any(problem.key.startswith((name, repr(name))) for name in names if name or problem.key) for problem in error.problems)
+        assert all(
+            any(problem.key.startswith((name, repr(name))) for name in names if name or problem.key) for problem in error.problems
+        )
     else:
         assert isinstance(value, Outer)
 
@@ -84,7 +90,10 @@ def test_one_unknown_key_is_one_problem(table: dict, key: str) -> None:
         raise AssertionError("an unknown key was taken")
 
 
-@given(st.text() | st.lists(st.sampled_from(["a", "=", "[", "]", "{", "}", '"', "\n", "0x", "9" * 5000, ".", "2026-02-30", "\\u"])).map("".join))
+@given(
+    st.text()
+    | st.lists(st.sampled_from(["a", "=", "[", "]", "{", "}", '"', "\n", "0x", "9" * 5000, ".", "2026-02-30", "\\u"])).map("".join)
+)
 def test_any_text_is_a_table_or_the_one_error(text: str) -> None:
     with contextlib.suppress(BadInputError):
         assert isinstance(parse_toml(text, "f"), dict)

@@ -46,15 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR", help="look at another file system (default: /)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    status = commands.add_parser("status", help="say how this appliance is")
+    status = commands.add_parser("status", allow_abbrev=False, help="say how this appliance is")
     status.add_argument("--json", action="store_true", help="one JSON object")
     status.set_defaults(run=_status)
 
-    inspect = commands.add_parser("inspect", help="run the inspection service")
+    inspect = commands.add_parser("inspect", allow_abbrev=False, help="run the inspection service")
     inspect.set_defaults(run=_inspect)
 
     boot_state = commands.add_parser("boot-state", help="the boot loader's state").add_subparsers(required=True, metavar="COMMAND")
-    show = boot_state.add_parser("show", help="which slot starts next, and why")
+    show = boot_state.add_parser("show", allow_abbrev=False, help="which slot starts next, and why")
     show.add_argument("--json", action="store_true", help="one JSON object")
     show.add_argument("files", nargs="*", type=Path, metavar="FILE", help="the two copies (default: the partition's)")
     show.set_defaults(run=_show_boot_state, parser=show)

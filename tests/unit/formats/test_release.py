@@ -60,10 +60,14 @@ def test_the_same_release_is_the_same_bytes() -> None:
         pytest.param({"early_bridge": "open"}, "early_bridge: expected one of forward, closed", id="an unknown policy"),
         pytest.param({"bridge": {"name": "br0", "ports": ["wan"]}}, "bridge.ports: expected two names", id="one port"),
         pytest.param({"bridge": {"name": "br0", "ports": ["wan", "wan"]}}, "bridge.ports: expected two names", id="a port twice"),
-        pytest.param({"bridge": {"name": "wan", "ports": ["wan", "lan"]}}, "bridge.ports: expected two names", id="a port as bridge"),
+        pytest.param(
+            {"bridge": {"name": "wan", "ports": ["wan", "lan"]}}, "bridge.ports: expected two names", id="a port as bridge"
+        ),
         pytest.param({"bridge": {"name": "../x", "ports": ["wan", "lan"]}}, "bridge.name: expected an interface name", id="a path"),
         pytest.param({"update": {}}, "update.compatible: expected one line", id="nothing compatible"),
-        pytest.param({"anchors": [{"role": "db", "subject": "x", "sha256": "AB" * 32}]}, r"anchors[0].sha256: expected 64 hex", id="hash"),
+        pytest.param(
+            {"anchors": [{"role": "db", "subject": "x", "sha256": "AB" * 32}]}, r"anchors[0].sha256: expected 64 hex", id="hash"
+        ),
         pytest.param({"anchors": [{"role": "db", "subject": "a\nb", "sha256": "ab" * 32}]}, "anchors[0].subject", id="two lines"),
         pytest.param({"product": None}, "product: expected a string, got None", id="null"),
         pytest.param({"colour": "red"}, "colour: expected one of anchors, ", id="an unknown key"),

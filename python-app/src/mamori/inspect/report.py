@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,12 @@ def read_report(path: Path) -> dict[str, Any]:
     """The last report; UnreadableError if there is none."""
     try:
         report = json.loads(read_bytes(path))
-        float(report["at_monotonic_s"])
-    except (ValueError, RecursionError, KeyError, TypeError):
-        raise UnreadableError(f"{path}: not a report") from None
-    return dict(report)
+    except (ValueError, RecursionError):
+        report = None
+    if not isinstance(report, dict) or not _is_time(report.get("at_monotonic_s")):
+        raise UnreadableError(f"{path}: not a report")
+    return report
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

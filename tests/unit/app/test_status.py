@@ -1,0 +1,218 @@
+"""`mamori status` over a device that is a real folder: each part well, and each part unwell without hiding the others."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from mamori.inspect.report import STALE_AFTER_S
+from mamori.paths import Device
+from mamori.status import read_status
+from mamori.status_text import render_status
+
+NOW = 1_795_000_100.0
+MONOTONIC = 500.0
+
+Write = Callable[[str, str], None]
+
+
+def status(device: Device) -> dict:
+    return read_status(device, NOW, MONOTONIC)
+
+
+@pytest.fixture
+def report(device: Device) -> Callable[[float], None]:
+    device.inspect_report.parent.mkdir(parents=True)
+
+    def report(age_s: float) -> None:
+        content = {"at_monotonic_s": MONOTONIC - age_s, "condition": "forwarding", "text": "br0 forwards"}
+        device.inspect_report.write_text(json.dumps(content))
+
+    report(1.5)
+    return report
+
+
+def test_a_healthy_appliance_says_all_of_this(device: Device, report) -> None:
+    found = status(device)
+    data = found.pop("data")
+    assert data["read_only"] is False
+    assert 0 <= data["free_bytes"] <= data["size_bytes"]
+    port = {"condition": "forwarding", "carrier": True, "state": 3, "rx_bytes": 2048, "tx_bytes": 3145728}
+    assert found == {
+        "release": {
+            "product": "Mamori",
+            "version": "2026.11.0",
+            "recipe": "lab",
+            "board": "qemu-x86_64",
+            "base": "debian",
+            "variant": "lab",
+            "source_commit": "0" * 40,
+            "build_time": 1_795_000_000,
+            "compatible": "mamori-qemu-x86_64-lab",
+            "features": ["inspect"],
+        },
+        "slot": "b",
+        "root": {"hash": "5a" * 32, "verified": True, "read_only": True},
+        "secure_boot": True,
+        "bridge": {
+            "name": "br0",
+            "mac": "02:00:00:00:00:00",
+            "condition": "forwarding",
+            "text": "br0 forwards between wan and lan",
+            "ports": [{"name": "wan", "mac": "02:00:00:00:00:01", **port}, {"name": "lan", "mac": "02:00:00:00:00:02", **port}],
+        },
+        "inspect": {"running": True, "age_s": 1.5, "condition": "forwarding", "text": "br0 forwards"},
+        "uptime_s": 93784.51,
+        "clock": {"now": 1_795_000_100, "build_time": 1_795_000_000, "sane": True},
+        "unreadable": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("part", "broken", "reason"),
+    [
+        ("slot", "run/mamori/slot", "run/mamori/slot: No such file or directory"),
+        ("root", "run/mamori/verity", "run/mamori/verity: No such file or directory"),
+        ("secure_boot", "sys/firmware/efi/efivars", "No such file or directory"),
+        ("uptime_s", "proc/uptime", "proc/uptime: No such file or directory"),
+        ("inspect", "run/mamori/inspect/report.json", "not running ("),
+    ],
+)
+def test_a_part_that_cannot_be_read_says_why_and_hides_no_other(
+    device: Device, report, part: str, broken: str, reason: str
+) -> None:
+    well = status(device)
+    (device.root / broken).rename(device.root / "away")
+    found = status(device)
+    assert found[part] is None
+    assert reason in found["unreadable"][part]
+    assert list(found["unreadable"]) == [part]
+    assert {name for name in well if found[name] != well[name]} <= {part, "unreadable", "data"}
+
+
+def test_without_a_release_file_three_parts_miss_it_and_say_so(device: Device, report) -> None:
+    device.release.write_text("{}")
+    found = status(device)
+    assert sorted(found["unreadable"]) == ["bridge", "clock", "release"]
+    assert "format: expected 1" in found["unreadable"]["release"]
+    assert found["slot"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "text", "reason"),
+    [
+        ("slot", "run/mamori/slot", "c\n", "'c' is not a slot"),
+        ("slot", "run/mamori/slot", "", "'' is not a slot"),
+        ("root", "run/mamori/verity", "5A" * 32, "is not a root hash"),
+        ("secure_boot", "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", "\x06\0\0\0", "4 bytes, not 5"),
+        ("data", "proc/self/mountinfo", "22 21 254:1 / / ro - erofs /dev/mapper/root ro\n", "/data: not mounted"),
+        ("uptime_s", "proc/uptime", "\n", "not a time"),
+        ("uptime_s", "proc/uptime", "nan 1\n", "not a time"),
+        ("inspect", "run/mamori/inspect/report.json", "{", "not running (.*not a report)"),
+    ],
+)
+def test_a_file_that_says_nonsense_is_unreadable(device: Device, report, write: Write, part, name, text, reason) -> None:
+    write(name, text)
+    found = status(device)
+    assert found[part] is None
+    assert reason.split("(")[0] in found["unreadable"][part]
+    assert list(found["unreadable"]) == [part]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("sys/block/dm-1/dm/uuid", "LVM-0123\n", id="the device is not verity"),
+        pytest.param("sys/block/dm-1/dm/name", "other\n", id="no device of that name"),
+        pytest.param("sys/block/dm-1/dev", "254:9\n", id="the root comes from another device"),
+        pytest.param("proc/self/mountinfo", "", id="no root is mounted"),
+        pytest.param("proc/self/mountinfo", "22 21 259:3 / / ro - erofs /dev/vda4 ro\n", id="the root is the bare partition"),
+    ],
+)
+def test_a_root_that_only_has_a_hash_is_not_verified(device: Device, write: Write, name: str, text: str) -> None:
+    write(name, text)
+    assert status(device)["root"]["verified"] is False
+
+
+def test_a_writable_root_and_a_read_only_data_partition_are_seen(device: Device, write: Write) -> None:
+    write("proc/self/mountinfo", "22 21 254:1 / / rw - erofs x rw\n23 22 259:7 / /data ro,nosuid - ext4 x rw\n")
+    found = status(device)
+    assert (found["root"]["read_only"], found["data"]["read_only"]) == (False, True)
+
+
+def test_secure_boot_off_is_an_answer(device: Device) -> None:
+    device.secure_boot.write_bytes(b"\x06\0\0\0\0")
+    assert status(device)["secure_boot"] is False
+
+
+def test_a_silent_service_is_not_running_although_its_report_is_there(device: Device, report) -> None:
+    report(STALE_AFTER_S)
+    assert status(device)["inspect"]["running"] is True
+    report(STALE_AFTER_S + 0.1)
+    assert status(device)["inspect"]["running"] is False
+    report(-1)
+    assert status(device)["inspect"]["running"] is False, "from before a reboot, or of another clock"
+
+
+@pytest.mark.parametrize(("now", "sane"), [(1_795_000_000, True), (1_794_999_999, False), (0, False)])
+def test_a_clock_before_the_build_is_not_sane(device: Device, now: float, sane: bool) -> None:
+    assert read_status(device, now, MONOTONIC)["clock"]["sane"] is sane
+
+
+def test_an_interface_that_is_down_has_no_carrier_to_tell(device: Device) -> None:
+    (device.interfaces / "lan/carrier").unlink()
+    assert [port["condition"] for port in status(device)["bridge"]["ports"]] == ["forwarding", "down"]
+
+
+def test_people_see_short_aligned_lines(device: Device, report, write: Write) -> None:
+    write("sys/class/net/lan/carrier", "0")
+    lines = render_status(status(device), colour=False).splitlines()
+    data = lines.pop(6)
+    assert data.startswith("data        ")
+    assert " free of " in data
+    assert lines == [
+        "release     Mamori 2026.11.0 (lab, qemu-x86_64, debian)",
+        "slot        b",
+        "root        verified, read-only, 5a5a5a5a5a5a",
+        "secure boot on",
+        "bridge      lan: no carrier",
+        "inspection  running: br0 forwards",
+        "uptime      1 d 02:03:04",
+        "clock       after the build time",
+        "  wan       forwarding, 02:00:00:00:00:01, in 2.0 KiB, out 3.0 MiB",
+        "  lan       no carrier, 02:00:00:00:00:02, in 2.0 KiB, out 3.0 MiB",
+    ]
+
+
+def test_trouble_is_red_and_only_where_colour_is_wanted(device: Device, report, write: Write) -> None:
+    device.secure_boot.write_bytes(b"\x06\0\0\0\0")
+    report(60)
+    write("run/mamori/slot", "c")
+    (device.interfaces / "wan").rename(device.root / "away")
+    found = status(device) | {
+        "clock": {"sane": False},
+        "data": {"read_only": True},
+        "root": {"hash": "0", "verified": False, "read_only": False},
+    }
+    red = [
+        line.split("\x1b[31m")[1].removesuffix("\x1b[0m")
+        for line in render_status(found, colour=True).splitlines()
+        if "\x1b[31m" in line
+    ]
+    assert red == [
+        f"{device.slot}: 'c' is not a slot",
+        "NOT verified, WRITABLE, 0",
+        "OFF",
+        "wan: missing",
+        "no news for 60 s; last: br0 forwards",
+        "mounted READ-ONLY",
+        "BEFORE the build time: the clock forgot the time",
+        "missing",
+    ]
+    assert "\x1b" not in render_status(found, colour=False)
+
+
+def test_nothing_readable_is_still_a_status(tmp_path) -> None:
+    found = read_status(Device(tmp_path), NOW, MONOTONIC)
+    assert set(found["unreadable"]) == set(found) - {"unreadable"}
+    assert len(render_status(found, colour=False).splitlines()) == len(found) - 1

@@ -1,0 +1,112 @@
+"""The units agree with the code and with systemd."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mamori.formats.release import Release, encode
+from mamori.inspect.core import PUBLISH_EVERY_S
+from mamori.paths import Device
+
+SYSTEM = Path(__file__).parents[3] / "overlay/common/usr/lib"
+UNITS = SYSTEM / "systemd/system"
+
+NEEDED = {"mamori-inspect.service": 2.0, "mamori-ready.service": 3.0}
+"""Highest exposure of each unit by `systemd-analyze security`, 0 to 10; `ready` is root, because /dev/kmsg is root's."""
+
+
+def value(unit: str, key: str) -> str:
+    (found,) = re.findall(rf"^{key}=(.*)$", (UNITS / unit).read_text(), re.MULTILINE)
+    return found
+
+
+@pytest.fixture
+def analyze(tmp_path: Path) -> Callable[..., str]:
+    """`systemd-analyze` over a root folder that holds our units and stand-ins for the programs that they start."""
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("systemd-analyze is not here (Debian package systemd): it checks the units")
+    root = tmp_path / "root"
+    shutil.copytree(SYSTEM, root / "usr/lib", symlinks=True)
+    for program in ("bin/sh", "usr/bin/mamori"):
+        (root / program).parent.mkdir(parents=True, exist_ok=True)
+        (root / program).write_text("#!/bin/true\n")
+        (root / program).chmod(0o755)
+    for target in ("multi-user", "sysinit", "basic", "shutdown"):
+        (root / f"usr/lib/systemd/system/{target}.target").write_text(f"[Unit]\nDescription={target}\nDefaultDependencies=no\n")
+
+    def analyze(*arguments: str) -> str:
+        done = subprocess.run([tool, *arguments, f"--root={root}"], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    return analyze
+
+
+@pytest.mark.parametrize("unit", NEEDED)
+def test_systemd_finds_nothing_wrong_with_a_unit(analyze, unit: str) -> None:
+    said = [line for line in analyze("verify", "--man=no", unit).splitlines() if unit in line]
+    # Older than version 257, a systemd ignores the value `disconnected`; the images have a newer one.
+    assert [line for line in said if not line.endswith("ignoring: disconnected")] == []
+
+
+@pytest.mark.parametrize(("unit", "highest"), NEEDED.items())
+def test_a_unit_is_sandboxed(analyze, unit: str, highest: float) -> None:
+    exposure = re.search(rf"exposure level for {unit}: ([0-9.]+)", analyze("security", "--offline=yes", unit))
+    assert exposure is not None
+    assert float(exposure[1]) < highest
+
+
+@pytest.mark.parametrize("unit", NEEDED)
+def test_a_unit_is_enabled_by_the_link_that_its_install_section_asks_for(unit: str) -> None:
+    link = UNITS / f"{value(unit, 'WantedBy')}.wants" / unit
+    assert str(link.readlink()) == f"../{unit}"
+    assert link.exists()
+
+
+def test_the_service_may_write_where_the_code_publishes_and_nowhere_above() -> None:
+    folder = Device().inspect_report.parent
+    assert folder == Path("/run") / value("mamori-inspect.service", "RuntimeDirectory")
+    tmpfiles = [line.split() for line in (SYSTEM / "tmpfiles.d/mamori.conf").read_text().splitlines() if not line.startswith("#")]
+    assert tmpfiles == [
+        ["d", str(folder.parent), "0755", "root", "root"],
+        ["L", "/run/mamori/inspect.json", "-", "-", "-", "-", str(Device().inspect_report.relative_to(folder.parent))],
+    ]
+
+
+def test_the_service_runs_as_a_user_with_a_fixed_number() -> None:
+    users = re.findall(r"^u (\S+) (\d+) ", (SYSTEM / "sysusers.d/mamori.conf").read_text(), re.MULTILINE)
+    assert value("mamori-inspect.service", "User") in [name for name, _ in users]
+    assert all(900 <= int(number) < 950 for _, number in users)
+
+
+def test_the_watchdog_is_patient_for_several_reports() -> None:
+    assert int(value("mamori-inspect.service", "WatchdogSec")) >= 5 * PUBLISH_EVERY_S
+
+
+def unquoted_shell_script(unit: str) -> str:
+    """The script of `ExecStart=/bin/sh -euc '…'` as systemd hands it to the shell (systemd.service(5), COMMAND LINES)."""
+    text = (UNITS / unit).read_text().replace("\\\n", " ")
+    (quoted,) = re.findall(r"^ExecStart=/bin/sh -euc '(.*)'$", text, re.MULTILINE)
+    assert not re.search(r"(?<!\$)(\$\$)*\$(?!\$)", quoted), "a single $ would be systemd's"
+    return quoted.replace("$$", "$").replace("%%", "%").encode().decode("unicode_escape")
+
+
+def test_the_ready_line_is_written_once_to_each_place(release: Release, tmp_path: Path) -> None:
+    """The unit's own script under a real shell; only its three paths are elsewhere."""
+    places = {"/usr/lib/mamori/release.json": "release.json", "/dev/console": "console", "/dev/kmsg": "kmsg"}
+    script = unquoted_shell_script("mamori-ready.service")
+    for path, name in places.items():
+        assert script.count(path) >= 1
+        script = script.replace(path, str(tmp_path / name))
+    (tmp_path / "release.json").write_bytes(encode(release))
+    subprocess.run(["/bin/sh", "-euc", script], check=True, timeout=60)
+    assert (tmp_path / "console").read_text() == "mamori: ready 2026.11.0\n"
+    assert (tmp_path / "kmsg").read_text() == "<7>mamori: ready 2026.11.0\n"
+
+    (tmp_path / "release.json").write_text("{}")
+    assert subprocess.run(["/bin/sh", "-euc", script], check=False, timeout=60).returncode != 0
