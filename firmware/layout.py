@@ -119,7 +119,11 @@ def plan_layout(
 
 
 def _check_names(specs: Mapping[str, PartitionSpec], file: str) -> list[Problem]:
-    missing = [Problem(file, f"disk.partitions.{n}", "a table with start_mib and size_mib", "nothing") for n in PARTITION_TYPES if n not in specs]
+    missing = [
+        Problem(file, f"disk.partitions.{n}", "a table with start_mib and size_mib", "nothing")
+        for n in PARTITION_TYPES
+        if n not in specs
+    ]
     unknown = [
         Problem(file, f"disk.partitions.{n}", f"one of {', '.join(PARTITION_TYPES)}", "an unknown partition")
         for n in specs
@@ -140,7 +144,8 @@ def _check_places(disk_size_mib: int, specs: Mapping[str, PartitionSpec], file: 
             problems.append(
                 Problem(file, key, f"at least {end_mib}, where {before} ends", str(spec.start_mib), f"{name} overlaps {before}")
             )
-        end_mib, before = spec.start_mib + spec.size_mib, name
+        if spec.start_mib + spec.size_mib > end_mib:
+            end_mib, before = spec.start_mib + spec.size_mib, name
     if placed and placed[-1][0] != "data":
         problems.append(Problem(file, "disk.partitions.data", "the last partition, because it grows", f"{placed[-1][0]} after it"))
     if end_mib > disk_size_mib - GPT_MIB:
@@ -149,6 +154,12 @@ def _check_places(disk_size_mib: int, specs: Mapping[str, PartitionSpec], file: 
         sizes = [specs[f"{pair}-{slot}"].size_mib for slot in SLOTS]
         if sizes[0] != sizes[1]:
             problems.append(
-                Problem(file, f"disk.partitions.{pair}-b.size_mib", f"{sizes[0]}, the size of {pair}-a", str(sizes[1]), "a bundle fits either slot")
+                Problem(
+                    file,
+                    f"disk.partitions.{pair}-b.size_mib",
+                    f"{sizes[0]}, the size of {pair}-a",
+                    str(sizes[1]),
+                    "a bundle fits either slot",
+                )
             )
     return problems
