@@ -158,7 +158,7 @@ class Board:
 
     description: str
     arch: Annotated[str, Matches(r"x86_64", "`x86_64` (the only architecture with a boot chain so far)")]
-    console: Annotated[str, Matches(r"tty[A-Za-z0-9]+(,\d+)?", "a kernel console, like ttyS0,115200")]
+    console: Annotated[str, Matches(r"tty[A-Za-z0-9]+(,[0-9]+)?", "a kernel console, like ttyS0,115200")]
     kernel: Kernel
     disk: Disk
     watchdog: Watchdog

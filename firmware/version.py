@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from mamori.formats.problems import BadInputError, Problem
 CHANGELOG = "CHANGELOG.md"
 
 _ENTRY = re.compile(r"^## (.+)$", re.MULTILINE)
-_CALENDAR = re.compile(r"20\d\d\.(?:[1-9]|1[0-2])\.(?:0|[1-9]\d*)")
+_CALENDAR = re.compile(r"20\d\d\.(?:[1-9]|1[0-2])\.(?:0|[1-9]\d*)", re.ASCII)
 
 _NO_COMMIT = "0" * 40
 
@@ -61,8 +62,15 @@ def _local_changes(root: Path) -> str:
     digest = hashlib.sha256(_git(root, "diff", "HEAD", "--binary", "--no-ext-diff").encode())
     for name in sorted(_git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")):
         if name:
-            digest.update(name.encode() + b"\0" + (root / name).read_bytes())
+            digest.update(name.encode() + b"\0" + _content(root / name))
     return digest.hexdigest()[:8]
+
+
+def _content(path: Path) -> bytes:
+    """What git would keep of an untracked file; nothing of a folder with a repository of its own, a pipe or a socket."""
+    if path.is_symlink():
+        return os.fsencode(path.readlink())
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _git(root: Path, *arguments: str) -> str:
