@@ -99,7 +99,10 @@ class Layout:
     partitions: tuple[Partition, ...]
 
     def __getitem__(self, name: str) -> Partition:
-        return next(partition for partition in self.partitions if partition.name == name)
+        for partition in self.partitions:
+            if partition.name == name:
+                return partition
+        raise KeyError(name)  # which a template reports with its own name
 
 
 def plan_layout(

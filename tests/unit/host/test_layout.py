@@ -28,7 +28,7 @@ def test_every_board_has_every_partition_in_the_order_of_its_number(layout: Layo
     assert [partition.name for partition in layout.partitions] == list(PARTITION_TYPES)
     assert [partition.number for partition in layout.partitions] == [1, 2, 3, 4, 5, 6, 7]
     assert layout["root-b"].name == "root-b"
-    with pytest.raises(StopIteration):
+    with pytest.raises(KeyError, match="root-c"):
         layout["root-c"]
 
 
