@@ -68,7 +68,7 @@ class Hsm:
 
 @dataclass(frozen=True)
 class Keyset:
-    """Every key of a release, by use. `path` is the keyset file, and the source of its problems."""
+    """Every key of a release, by use. `path` is the keyset file as it was given, and the source of its problems."""
 
     path: Path
     pk: Certified
@@ -164,16 +164,16 @@ class _File:
 def read_keyset(path: Path) -> Keyset:
     """The keyset in a TOML file. Looks at no key and no certificate: that is `check_keyset`'s work. BadInputError, MamoriError."""
     table = strict.read_toml(path)
-    return _Resolver(path.absolute(), str(path)).keyset(strict.parse(_File, table, str(path)))
+    return _Resolver(path).keyset(strict.parse(_File, table, str(path)))
 
 
 class _Resolver:
     """Turns names in the file into paths and keys, and collects what is wrong with them."""
 
-    def __init__(self, path: Path, source: str) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.folder = path.parent
-        self.source = source
+        self.folder = path.resolve().parent  # tools see a file where it really is
+        self.source = str(path)
         self.problems: list[Problem] = []
 
     def keyset(self, file: _File) -> Keyset:

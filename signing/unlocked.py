@@ -61,7 +61,7 @@ def _start_folder(memory: Path) -> Iterator[Path]:
     """A new private folder, locked by this process for as long as it lives."""
     if not _is_memory(memory):
         raise MamoriError(f"{memory} is not in memory, so an encrypted key cannot be lent to a tool", "mount a tmpfs there")
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=memory))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=memory.resolve()))
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -25,6 +25,14 @@ def test_one_word_moves_signing_to_the_other_ca(keys: Path) -> None:
     assert read_keyset(keys / "keyset.toml").signer.certificate == keys / "bundle/ca2-signer.crt"
 
 
+def test_keys_behind_a_link_are_named_where_they_are_and_problems_where_people_look(keys: Path) -> None:
+    link = keys.with_name("link")
+    link.symlink_to(keys)
+    keyset = read_keyset(link / "keyset.toml")
+    assert keyset.db.key == FileKey(keys / "secure-boot/db.key")
+    assert keyset.path == link / "keyset.toml"
+
+
 def test_an_hsm_brings_its_surroundings(keys: Path) -> None:
     edit(keys, '"file:secure-boot/db.key"', '"pkcs11:token=field;object=db?module-path=/usr/lib/hsm.so&pin-source=file:pin"')
     with (keys / "keyset.toml").open("a") as file:
