@@ -84,7 +84,7 @@ def render_sbom(subject: Subject, parts: Mapping[Part, Sequence[Package]]) -> st
         bom_ref="firmware",
         properties=[Property(name="mamori:compatible", value=subject.compatible)],
     )
-    components = [_component(package, where) for package, where in sorted(_places(parts).items())]
+    components = [_component(package, where) for package, where in _places(parts).items()]  # the library sorts them
     bom = Bom(
         serial_number=_serial_number(subject, parts),
         metadata=BomMetaData(component=whole, timestamp=datetime.fromtimestamp(subject.epoch, UTC)),

@@ -31,6 +31,7 @@ from firmware.records.debian_copyright import SEE_TEXT, parse_copyright, parse_l
         ("GPL-1+ or Artistic", "GPL-1.0-or-later OR Artistic-1.0-Perl"),
         ("Expat and ISC or GPL-2", "(MIT AND ISC) OR GPL-2.0-only"),
         ("GPL-2+ or Artistic, and BSD-3-clause", "(GPL-2.0-or-later OR Artistic-1.0-Perl) AND BSD-3-Clause"),
+        ("GPL-2+, or Expat and ISC", "GPL-2.0-or-later OR (MIT AND ISC)"),
         ("Expat, ISC", "MIT AND ISC"),
         ("Expat and Perl", "MIT AND (Artistic-1.0-Perl OR GPL-1.0-or-later)"),
         ("GPL-2 with Linux-syscall-note exception", "GPL-2.0-only WITH Linux-syscall-note"),

@@ -104,6 +104,11 @@ def test_the_order_in_which_packages_come_does_not_matter() -> None:
     assert render_sbom(SUBJECT, shuffled) == render_sbom(SUBJECT, PARTS)
 
 
+def test_of_two_descriptions_of_one_package_always_the_same_is_taken() -> None:
+    twice = [APP, dataclasses.replace(APP, description="x")]
+    assert components({Part.APP: twice}) == components({Part.APP: twice[::-1]})
+
+
 @pytest.mark.parametrize(
     ("subject", "parts"),
     [
