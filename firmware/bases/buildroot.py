@@ -60,14 +60,15 @@ def check_survival(requested: str, final: str) -> list[str]:
     """
     lines = set(final.splitlines())
     values = {line.partition("=")[0] for line in lines if not line.startswith("#")}
-    requests = [match for match in map(_REQUEST.match, requested.splitlines()) if match]
+    requests = [match for match in map(_REQUEST.fullmatch, requested.splitlines()) if match]
     return [match[0] for match in requests if match[0] not in lines and (match["value"] or match["unset"] in values)]
 
 
 def parse_packages(entries: Mapping[str, Any], sha256: Mapping[str, str]) -> tuple[Package, ...]:
     """What `make show-info` lists for the target and has a version; `sha256` is by archive name (hex).
 
-    Our own package has none: it is listed where its files are put into the image.
+    Our own package has none: it is listed where its files are put into the image. Buildroot knows a few archives by
+    SHA-512 alone; their `sha256` is empty.
     """
     return tuple(
         Package(

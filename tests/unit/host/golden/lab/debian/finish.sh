@@ -15,4 +15,6 @@ find "$root/var" -mindepth 1 -delete
 rm -rf "$root/tmp" "$root/run"
 mkdir -m 1777 "$root/tmp"
 mkdir -m 0755 "$root/run" "$root/data" "$root/root/.ssh" 2>/dev/null || true
+# Only systemd starts things here.
+rm -rf "$root/etc/init.d" "$root/etc/rc"*.d "$root/etc/sv" "$root/etc/runit" "$root/etc/cron."* "$root/etc/.resolv.conf.systemd-resolved.bak"
 find "$root" -xdev -name '*.dpkg-*' -delete
