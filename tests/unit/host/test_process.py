@@ -130,6 +130,12 @@ def test_what_a_tool_left_in_the_background_is_ended_and_not_waited_for() -> Non
     assert not is_alive(pid)
 
 
+def test_noise_from_the_background_does_not_prolong_a_tool() -> None:
+    started = time.monotonic()
+    run(["sh", "-c", "yes >&2 & echo up"], explain="leave a noisy child")
+    assert time.monotonic() - started < patience_s(3)
+
+
 def test_a_daemon_that_holds_the_pipes_open_is_not_waited_for() -> None:
     started = time.monotonic()
     assert run(["sh", "-c", "setsid sleep 20 & echo up"], explain="start a daemon").stdout == "up\n"
