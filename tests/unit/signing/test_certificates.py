@@ -53,6 +53,11 @@ def test_what_is_not_one_certificate_is_refused(break_it: tuple[str, object], pk
         parse_certificate(break_it[1](pki_files["secure-boot/db.crt"]), "db.crt")
 
 
+def test_two_certificates_in_one_file_are_counted(pki_files: Mapping[str, bytes]) -> None:
+    with pytest.raises(BadInputError, match="got 2 certificates"):
+        parse_certificate(pki_files["bundle/ca1.crt"] + pki_files["bundle/ca2.crt"], "ca.crt")
+
+
 def test_a_missing_certificate_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"none\.crt: No such file"):
         read_certificate(tmp_path / "none.crt")

@@ -199,6 +199,7 @@ def test_an_intermediate_that_may_not_issue_certificates_is_refused(keys: Path, 
         pytest.param({"purpose": ExtendedKeyUsageOID.SERVER_AUTH}, id="a web server's"),
         pytest.param({"purpose_critical": False}, id="extended key usage not critical"),
         pytest.param({"usage": False}, id="no key usage"),
+        pytest.param({"ca": True}, id="key usage of a CA"),
     ],
 )
 def test_a_signer_whose_certificate_is_not_for_code_is_refused(keys: Path, now: datetime, changes: dict[str, object]) -> None:

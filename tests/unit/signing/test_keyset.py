@@ -59,6 +59,11 @@ REFUSED = {
     "an unknown CA": ('signs_with = "ca1"', 'signs_with = "ca3"', "bundle.signs_with: expected one of ca1, ca2, got 'ca3'"),
     "a bad URI": ('"file:tuf/feeds-1.key"', '"tuf/feeds-1.key"', "tuf.feeds[0].key: expected a `file:` or `pkcs11:` URI"),
     "a misspelt key": ("[ssh]", "[shs]", "hint: did you mean `ssh`?"),
+    "more keys than a role may have": (
+        "[[tuf.snapshot]]",
+        '[[tuf.snapshot]]\npublic = "x.pub"\n' * 16 + "[[tuf.snapshot]]",
+        "tuf.snapshot: expected 1 to 16 keys, got 17",
+    ),
     "a role without keys": ("[[tuf.snapshot]]", "[[tuf.feeds]]", "tuf.snapshot: expected an array, got nothing"),
 }
 
