@@ -109,6 +109,12 @@ def test_a_file_that_is_not_there_is_an_error_without_traceback(copies, tmp_path
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"mamori: {tmp_path}/none: No such file or directory\n")
 
 
+def test_a_file_that_is_larger_than_a_copy_can_be_is_not_read_to_its_end(copies) -> None:
+    copies[1].write_bytes(ARMED + b"#")
+    done = run("boot-state", "show", *copies)
+    assert (done.returncode, done.stderr) == (2, f"mamori: {copies[1]}: more than 1024 bytes\n")
+
+
 def test_the_version_is_that_of_the_application() -> None:
     assert run("--version").stdout == f"mamori {mamori.__version__}\n"
 
