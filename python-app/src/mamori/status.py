@@ -22,8 +22,9 @@ from mamori.sysfs import UnreadableError, read_bridge, read_bytes, read_line
 ROOT_NAME = "root"
 """Name of the device-mapper device that the initramfs opens the root file system as."""
 
-_VERITY_UUID = "CRYPT-VERITY-"
-"""libcryptsetup gives its verity devices a UUID that starts so; sysfs shows no other sign of the target's type."""
+_VERITY_UUIDS = re.compile(r"(CRYPT-VERITY-.*)?")
+"""sysfs does not tell a target's type, but most tools label their devices: libcryptsetup its verity devices so, LVM and
+LUKS theirs otherwise. The initramfs uses dmsetup, which labels nothing."""
 
 _EFI_ATTRIBUTE_BYTES = 4
 
@@ -98,7 +99,7 @@ def _read_root(device: Device) -> dict[str, Any]:
         mount is not None
         and mapped is not None
         and mount["device"] == read_line(mapped / "dev")
-        and read_line(mapped / "dm/uuid").startswith(_VERITY_UUID)
+        and _VERITY_UUIDS.fullmatch(read_line(mapped / "dm/uuid")) is not None
     )
     return {"hash": text, "verified": verified, "read_only": mount is not None and mount["read_only"]}
 

@@ -134,6 +134,12 @@ def test_a_root_that_only_has_a_hash_is_not_verified(device: Device, write: Writ
     assert status(device)["root"]["verified"] is False
 
 
+@pytest.mark.parametrize("uuid", ["", "\n", "CRYPT-VERITY-0123-root\n"], ids=repr)
+def test_a_root_that_dmsetup_or_veritysetup_opened_is_verified(device: Device, write: Write, uuid: str) -> None:
+    write("sys/block/dm-1/dm/uuid", uuid)
+    assert status(device)["root"]["verified"] is True
+
+
 def test_a_writable_root_and_a_read_only_data_partition_are_seen(device: Device, write: Write) -> None:
     write("proc/self/mountinfo", "22 21 254:1 / / rw - erofs x rw\n23 22 259:7 / /data ro,nosuid - ext4 x rw\n")
     found = status(device)
