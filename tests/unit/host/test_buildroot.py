@@ -23,15 +23,16 @@ from firmware.bases.buildroot import (
 )
 from firmware.console import Console
 from firmware.process import run
-from firmware.recipe import ROOT, BaseKind, Image, read_image, recipe_names
+from firmware.recipe import ROOT, Image, read_image, recipe_names
 from firmware.render import render_image, write_rendered
 from firmware.workspace import Workspace
 from mamori.formats.problems import BadInputError, MamoriError
+from mamori.formats.release import Base
 from tests.support.need import need
 from tests.support.recipes import SOURCE
 
 LINUX_VARIABLE = "MAMORI_LINUX"
-RECIPES = [name for name in recipe_names() if read_image(name, SOURCE).recipe.base is BaseKind.BUILDROOT]
+RECIPES = [name for name in recipe_names() if read_image(name, SOURCE).recipe.base is Base.BUILDROOT]
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ class TestMissing:
         found = BuildrootBase(workspace, tree).missing(read_image("appliance", SOURCE))
         return found[0] if found else ""
 
-    def test_no_tree(self, tmp_path: Path) -> None:
+    def test_a_missing_tree_says_how_to_get_one(self, tmp_path: Path) -> None:
         self.pin(tmp_path, "a" * 40)
         text = self.paragraph(tmp_path, None)
         assert "Recipe `appliance` is built from Buildroot 2026.05.1, and there is no Buildroot tree here." in text
@@ -153,7 +154,7 @@ class TestMissing:
         assert f"and {tmp_path} is no git checkout of Buildroot." in self.paragraph(tmp_path, tmp_path)
         assert "nowhere is no git checkout of Buildroot." in self.paragraph(tmp_path, tmp_path / "nowhere")
 
-    def test_another_commit(self, tmp_path: Path, checkout: Path) -> None:
+    def test_another_commit_is_named_with_ours(self, tmp_path: Path, checkout: Path) -> None:
         self.pin(tmp_path, "a" * 40)
         commit = self.git(checkout, "rev-parse", "HEAD")
         assert f"is at commit {commit}, while buildroot.lock asks for {'a' * 40}." in self.paragraph(tmp_path, checkout)
@@ -193,10 +194,45 @@ def test_no_symbol_is_asked_for_twice(name: str) -> None:
         assert len(requests) > 50
 
 
+def finish(root: Path) -> set[str]:
+    """Run the script that Buildroot runs on its finished tree; the files and links that are left."""
+    for folder in ("etc/systemd/network", "etc/ssh", "usr/lib/systemd/system", "usr/lib/tmpfiles.d", "var/lib/clamav", "root"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for name in (
+        "etc/hostname",
+        "etc/fstab",
+        "etc/passwd",
+        "usr/lib/os-release",
+        "etc/systemd/network/eth0.network",
+        "var/lib/clamav/x",
+    ):
+        (root / name).write_text("Buildroot's\n")
+    (root / "etc/os-release").symlink_to("../usr/lib/os-release")
+    run([ROOT / "board/common/post-build.sh", root], explain="finish a tree")
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() or path.is_file()}
+
+
+def test_what_belongs_to_the_image_is_taken_out_of_the_base(tmp_path: Path) -> None:
+    assert finish(tmp_path) == {"etc/passwd", "etc/machine-id", "usr/lib/systemd/system-preset/00-mamori.preset"}
+    assert (tmp_path / "etc/machine-id").read_text() == ""
+    assert list((tmp_path / "var").iterdir()) == []
+    assert (tmp_path / "data").is_dir()
+
+
+def test_the_labs_ssh_server_is_called_and_configured_as_the_overlay_expects(tmp_path: Path) -> None:
+    (tmp_path / "usr/lib/systemd/system").mkdir(parents=True)
+    (tmp_path / "usr/lib/systemd/system/sshd.service").write_text("[Service]\nExecStartPre=/usr/bin/ssh-keygen -A\n")
+    left = finish(tmp_path)
+    assert "usr/lib/systemd/system/sshd.service" not in left
+    assert {"usr/lib/systemd/system/ssh.service", "usr/lib/tmpfiles.d/ssh.conf"} <= left
+    assert (tmp_path / "etc/ssh/sshd_config").read_text() == "Include /etc/ssh/sshd_config.d/*.conf\n"
+    assert (ROOT / "overlay/lab/usr/lib/systemd/system/multi-user.target.wants/ssh.service").readlink() == Path("../ssh.service")
+
+
 class TestRealTree:
     """What Buildroot itself says of our configuration and packages."""
 
-    def test_it_is_the_pinned_one(self, workspace: Workspace, tree: Path) -> None:
+    def test_the_given_tree_is_the_pinned_one(self, workspace: Workspace, tree: Path) -> None:
         assert BuildrootBase(workspace, tree).missing(read_image("appliance", SOURCE)) == ()
 
     @pytest.mark.parametrize("name", RECIPES)

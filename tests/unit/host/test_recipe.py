@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from firmware.recipe import Address, BaseKind, EarlyBridge, UpdatePolicy, Variant, board_names, read_image, recipe_names
+from firmware.recipe import Address, UpdatePolicy, board_names, read_image, recipe_names
 from mamori.formats import bootstate
 from mamori.formats.problems import BadInputError, MamoriError
+from mamori.formats.release import Base, EarlyBridge, Variant
 from mamori.formats.strict import Between
 from tests.support.recipes import APPLIANCE, LAB, QEMU, SOURCE, UTM, copy_recipes, edit
 
@@ -26,9 +27,9 @@ def test_every_recipe_of_the_repository_describes_an_image_on_every_board(name: 
 
 def test_the_three_recipes_are_what_the_architecture_says() -> None:
     lab, appliance, emulated = (read_image(name, SOURCE).recipe for name in ("lab", "appliance", "appliance-qemu"))
-    assert (lab.board, lab.base, lab.variant) == ("qemu-x86_64", BaseKind.DEBIAN, Variant.LAB)
-    assert (appliance.board, appliance.base, appliance.variant) == ("utm-x86_64", BaseKind.BUILDROOT, Variant.RELEASE)
-    assert (emulated.board, emulated.base) == ("qemu-x86_64", BaseKind.BUILDROOT)
+    assert (lab.board, lab.base, lab.variant) == ("qemu-x86_64", Base.DEBIAN, Variant.LAB)
+    assert (appliance.board, appliance.base, appliance.variant) == ("utm-x86_64", Base.BUILDROOT, Variant.RELEASE)
+    assert (emulated.board, emulated.base) == ("qemu-x86_64", Base.BUILDROOT)
     assert appliance.signing.keyset != lab.signing.keyset
 
 
@@ -195,7 +196,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("file", "old", "new", "says"), REFUSED.values(), ids=REFUSED)
-def test_refuses(root: Path, file: str, old: str, new: str, says: list[str]) -> None:
+def test_bad_input_is_refused_by_name(root: Path, file: str, old: str, new: str, says: list[str]) -> None:
     edit(root, file, old, new)
     before = sorted(root.rglob("*"))
     with pytest.raises(BadInputError) as refusal:
