@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from firmware.bases import BaseTree, Package, PythonTarget
 from firmware.cache import Artifact, file_sha256, tree_sha256
 from firmware.console import Step
+from firmware.host_tools import which
 from firmware.process import Result, download_environment, run
 from firmware.recipe import ROOT, Image
 from firmware.workspace import Workspace
@@ -27,6 +28,12 @@ from mamori.formats.strict import Matches, parse, read_toml
 
 LOCK = "buildroot.lock"
 TREE_VARIABLE = "MAMORI_BUILDROOT"
+
+DOWNLOADS_VARIABLE = "BR2_DL_DIR"
+"""Buildroot's own name for a folder of sources that several trees share."""
+
+HOST_TOOLS = ("bc", "bzip2", "cpio", "file", "g++", "make", "patch", "perl", "rsync", "unzip", "wget")
+"""Mandatory packages of the Buildroot manual that a Debian without build tools lacks; commands of the same names."""
 
 _EXTERNAL_FILES = ("external.desc", "external.mk", "Config.in", "board/common/post-build.sh")
 _RENDERED = "rendered"
@@ -92,7 +99,7 @@ def parse_hashes(text: str) -> Mapping[str, str]:
 class BuildrootBase:
     """Implements `firmware.bases.Base` with the Buildroot checkout `tree`.
 
-    It works in out/buildroot/LABEL, where a build that stopped goes on.
+    It works in out/buildroot/LABEL, where a build that stopped goes on; sources are in out/buildroot/dl.
     """
 
     workspace: Workspace
@@ -100,14 +107,16 @@ class BuildrootBase:
 
     def missing(self, image: Image) -> Sequence[str]:
         lock = read_lock(self.workspace.root)
-        wrong = self._wrong_tree(lock)
-        if not wrong:
-            return ()
-        return (
-            f"Recipe `{image.name}` is built from Buildroot {lock.release}, and {wrong}. Get it with\n"
-            f"    git clone --depth 1 --branch {lock.release} {lock.url} ../buildroot-{lock.release}\n"
-            f"and name it with --buildroot PATH or {TREE_VARIABLE}=PATH. Recipe `lab` needs none.",
-        )
+        paragraphs = []
+        if wrong := self._wrong_tree(lock):
+            paragraphs.append(
+                f"Recipe `{image.name}` is built from Buildroot {lock.release}, and {wrong}. Get it with\n"
+                f"    git clone --depth 1 --branch {lock.release} {lock.url} ../buildroot-{lock.release}\n"
+                f"and name it with --buildroot PATH or {TREE_VARIABLE}=PATH. Recipe `lab` needs none."
+            )
+        if absent := [tool for tool in HOST_TOOLS if which(tool) is None]:
+            paragraphs.append(f"Buildroot needs tools that are not on this machine: apt-get install {' '.join(absent)}")
+        return paragraphs
 
     def configure(self, image: Image, rendered: Path, step: Step | None = None) -> Path:
         """The output folder with a complete configuration; MamoriError names every requested line that was lost."""
@@ -160,7 +169,13 @@ class BuildrootBase:
 
     def _make(self, folder: Path, *arguments: str, explain: str, step: Step | None = None) -> Result:
         assert self.tree is not None  # noqa: S101 - missing() has been asked
-        variables = [f"O={folder}", f"BR2_EXTERNAL={self.workspace.root}", f"MAMORI_RENDERED={folder / _RENDERED}"]
+        downloads = os.environ.get(DOWNLOADS_VARIABLE) or self.workspace.out / "buildroot/dl"
+        variables = [
+            f"O={folder}",
+            f"{DOWNLOADS_VARIABLE}={downloads}",
+            f"BR2_EXTERNAL={self.workspace.root}",
+            f"MAMORI_RENDERED={folder / _RENDERED}",
+        ]
         return run(
             ["make", "-C", self.tree, *variables, *arguments],
             explain=explain,
