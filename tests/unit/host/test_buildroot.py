@@ -273,7 +273,7 @@ class TestRealTree:
     def test_our_package_is_listed_and_all_but_a_few_have_a_digest(self, workspace: Workspace, tree: Path, tmp_path: Path) -> None:
         image = read_image("appliance", SOURCE)
         folder = BuildrootBase(workspace, tree).configure(image, rendered(image, tmp_path))
-        variables = [f"O={folder}", f"MAMORI_RENDERED={folder / 'rendered'}"]
+        variables = [f"O={folder}", f"BR2_DL_DIR={tmp_path / 'dl'}", f"MAMORI_RENDERED={folder / 'rendered'}"]
         entries = json.loads(run(["make", "--silent", "-C", tree, *variables, "show-info"], explain="list packages").stdout)
         assert (entries["mamori"]["licenses"], entries["mamori"]["install_target"]) == ("Apache-2.0", False)
         files = [tree / name for entry in entries.values() for name in entry.get("hashes", ())]
