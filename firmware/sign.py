@@ -41,7 +41,12 @@ class Signer:
     @property
     def secure_boot_identity(self) -> str:
         """What a signed file depends on: the certificate that it is signed with."""
-        return self.anchors.db.sha256
+        return self.anchors.db.fingerprint
+
+    @property
+    def bundle_identity(self) -> str:
+        """What a bundle's signature depends on: both authorities, and which of them signs."""
+        return f"{self.keyset.signs_with.value} {' '.join(ca.fingerprint for ca in self.anchors.bundle)}"
 
     def sign_pe(self, unsigned: Path, signed: Path) -> None:
         """A signed copy of an EFI executable, checked with another implementation than the one that signed it."""

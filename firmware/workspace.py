@@ -52,9 +52,9 @@ class Tools:
             argv += ["--symlink", f"usr/{link}", f"/{link}"]
         argv += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108
         for path in reads:
-            argv += ["--ro-bind", path.resolve(), path.resolve()]
+            argv += ["--ro-bind", path.resolve(), path.absolute()]
         for path in writes:
-            argv += ["--bind", path.resolve(), path.resolve()]
+            argv += ["--bind", path.resolve(), path.absolute()]
         return [*argv, "--"]
 
 

@@ -77,8 +77,7 @@ def build_boot_loader(workspace: Workspace, tools: Tools, signer: Signer, render
             work.mkdir()
             for name in ("grub.cfg", "grub-sbat.csv"):
                 (work / name).write_text(rendered[name])
-            # A standalone image would carry the script in a memory disk; a configuration that is part of the core image
-            # itself needs no disk, and is read before any other.
+            # Standalone: script and modules are in a memory disk inside the signed file. Nothing on the ESP is configuration.
             mkimage = ["grub-mkstandalone", "--format=x86_64-efi", f"--output={work / 'grub.efi'}", "--locales=", "--fonts=", "--themes="]
             mkimage += [f"--modules={' '.join(GRUB_MODULES)}", f"--install-modules={' '.join(GRUB_MODULES)}", f"--sbat={work / 'grub-sbat.csv'}"]
             mkimage += [f"boot/grub/grub.cfg={work / 'grub.cfg'}"]

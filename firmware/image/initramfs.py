@@ -34,8 +34,9 @@ APPLETS = (
 ROOT_MODULES = ("dm_verity", "erofs", "efivarfs")
 """What the verified root needs on every board."""
 
-FAST_MODULES = ("sha256_ssse3",)
-"""Loaded where the kernel has them: verity hashes every block that is read."""
+HASH_MODULES = ("crc32c_generic", "crc32c_intel", "sha256_generic", "sha256_ssse3")
+"""Loaded first, where they are modules: EROFS and verity ask the kernel for these hashes by name, which no dependency
+list shows, and the fast variants count: verity hashes every block that is read."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class ModuleIndex:
     built_in: frozenset[str]
 
     def load_order(self, wanted: Sequence[str], optional: Sequence[str] = ()) -> tuple[str, ...]:
-        """Module names such that each comes after what it needs; MamoriError names a module that the kernel lacks."""
+        """Module names such that each comes after what it needs, optional ones first; MamoriError names a wanted one that the
+        kernel lacks."""
         order: dict[str, None] = {}
 
         def visit(name: str) -> None:
@@ -55,14 +57,11 @@ class ModuleIndex:
                 visit(needed)
             order.setdefault(name)
 
-        for name in wanted:
+        for name in (*optional, *wanted):
             if name in self.files:
                 visit(name)
-            elif name not in self.built_in:
+            elif name not in self.built_in and name not in optional:
                 raise MamoriError(f"the kernel has no module {name}", "check board.toml's kernel section against this kernel's configuration")
-        for name in optional:
-            if name in self.files:
-                visit(name)
         return tuple(order)
 
 
@@ -106,7 +105,7 @@ def _groups(image: Image) -> dict[str, tuple[tuple[str, ...], tuple[str, ...], M
     return {
         "ports": (("bridge", *image.board.kernel.port_modules), (), {}),
         "watchdog": ((*watchdog.bus_modules, watchdog.module), (), {watchdog.module: f"heartbeat={watchdog.timeout_s}"}),
-        "storage": ((*image.board.kernel.storage_modules, *ROOT_MODULES), FAST_MODULES, {}),
+        "storage": ((*image.board.kernel.storage_modules, *ROOT_MODULES), HASH_MODULES, {}),
     }
 
 

@@ -88,7 +88,7 @@ def describe_release(image: Image, anchors: Anchors) -> release.Release:
         update=release.Update(image.compatible),
         early_bridge=image.recipe.bridge.early,
         bridge=release.Bridge(image.recipe.bridge.name, PORTS),
-        anchors=tuple(release.Anchor(role, certificate.subject, certificate.sha256) for role, certificate in trusted),
+        anchors=tuple(release.Anchor(role, certificate.subject, certificate.fingerprint) for role, certificate in trusted),
     )
 
 
