@@ -10,6 +10,7 @@ from firmware.bases import BaseTree
 from firmware.cache import Artifact, text_sha256
 from firmware.image.initramfs import IMAGE as INITRAMFS
 from firmware.image.root import Root
+from firmware.layout import SLOTS
 from firmware.sign import Signer
 from firmware.workspace import Tools, Workspace
 
@@ -45,20 +46,33 @@ def build_uki(workspace: Workspace, tools: Tools, signer: Signer, base: BaseTree
     with workspace.console.step("kernel image") as step:
 
         def make(folder: Path) -> None:
-            texts = {"cmdline": command_line, "os-release": os_release}
-            for name, text in texts.items():
-                (folder / name).write_text(text)
+            work = folder / "work"
+            work.mkdir()
+            (work / "os-release").write_text(os_release)
+            profiles = _make_profiles(tools, work, command_line)
             ukify = ["ukify", "build", f"--linux={base.kernel}", f"--initrd={initramfs / INITRAMFS}", f"--uname={base.kernel_release}"]
-            ukify += [f"--cmdline=@{folder / 'cmdline'}", f"--os-release=@{folder / 'os-release'}", f"--stub=/{STUB}"]
+            ukify += [f"--cmdline={command_line}", f"--os-release=@{work / 'os-release'}", f"--stub=/{STUB}"]
+            ukify += ["--profile=ID=any", *(f"--join-profile={profile}" for profile in profiles)]
             ukify += [f"--output={folder / UNSIGNED_UKI}"]
-            tools.run(ukify, reads=[base.kernel, initramfs / INITRAMFS], writes=[folder], on_line=step.line, explain="make the kernel image")
-            for name in texts:
-                (folder / name).unlink()
+            reads = [base.kernel, initramfs / INITRAMFS]
+            tools.run(ukify, reads=reads, writes=[folder], on_line=step.line, explain="make the kernel image")
+            shutil.rmtree(work)
             signer.sign_pe(folder / UNSIGNED_UKI, folder / UKI)
 
         artifact = workspace.cache.step("uki", inputs, make, code=(__file__,), on_hit=step.cached)
         step.note(f"{(artifact / UKI).stat().st_size / 1e6:.1f} MB")
     return artifact
+
+
+def _make_profiles(tools: Tools, work: Path, command_line: str) -> list[Path]:
+    """Profiles 1 and 2 of the kernel image, one a slot: its own command line. Profile 0, for a loader that does not
+    choose, is the image itself."""
+    profiles = []
+    for slot in SLOTS:
+        profiles.append(work / f"slot-{slot}.efi")
+        ukify = ["ukify", "build", f"--profile=ID=slot-{slot}", f"--cmdline={command_line} mamori.slot={slot}", f"--output={profiles[-1]}"]
+        tools.run(ukify, writes=[work], explain=f"make the kernel image's profile for slot {slot}")
+    return profiles
 
 
 def build_boot_loader(workspace: Workspace, tools: Tools, signer: Signer, rendered: Mapping[str, str]) -> Artifact:

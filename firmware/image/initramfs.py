@@ -31,7 +31,7 @@ APPLETS = (
 )
 """The busybox commands that `init` uses."""
 
-ROOT_MODULES = ("dm_verity", "erofs", "efivarfs")
+ROOT_MODULES = ("dm_verity", "erofs")
 """What the verified root needs on every board."""
 
 HASH_MODULES = ("crc32c_generic", "crc32c_intel", "sha256_generic", "sha256_ssse3")
