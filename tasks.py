@@ -10,14 +10,24 @@ from firmware.console import Console, guarded
 from firmware.host_tools import Purpose
 
 
-@task(help={"recipe": "name in image-recipes/", "board": "build for another board", "verbose": "show tool output", "json": "JSON"})
+@task(
+    help={
+        "recipe": "name in image-recipes/",
+        "board": "build for another board",
+        "buildroot": "an existing Buildroot tree",
+        "verbose": "show tool output",
+        "json": "JSON",
+    }
+)
 @guarded
-def build(_: Context, recipe: str = "lab", board: str = "", verbose: bool = False, json: bool = False) -> None:
+def build(
+    _: Context, recipe: str = "lab", board: str = "", buildroot: str = "", verbose: bool = False, json: bool = False
+) -> None:
     """Build a signed image, its OTA bundle, SBOM and record."""
     from firmware import verbs
 
     _provide(Purpose.BUILD)
-    verbs.build(recipe=recipe, board=board, verbose=verbose, json=json)
+    verbs.build(recipe=recipe, board=board, buildroot=buildroot, verbose=verbose, json=json)
 
 
 @task(positional=["recipe"], help={"recipe": "name in image-recipes/", "board": "render for another board"})
@@ -29,24 +39,24 @@ def render(_: Context, recipe: str, board: str = "") -> None:
     verbs.render(recipe=recipe, board=board)
 
 
-@task(help={"recipe": "name in image-recipes/", "lan": "network namespace of port 1", "wan": "network namespace of port 2"})
+@task(help={"recipe": "name in image-recipes/", "lan": "network namespace of port 1", "wan": "network namespace of port 2", "fresh": "forget the disk of the last start"})
 @guarded
-def boot(_: Context, recipe: str = "lab", lan: str = "", wan: str = "") -> None:
+def boot(_: Context, recipe: str = "lab", lan: str = "", wan: str = "", fresh: bool = False) -> None:
     """Boot an image in QEMU, its console on this terminal."""
     from firmware import verbs
 
     _provide(Purpose.BUILD, Purpose.BOOT)
-    verbs.boot(recipe=recipe, lan=lan, wan=wan)
+    verbs.boot(recipe=recipe, lan=lan, wan=wan, fresh=fresh)
 
 
-@task(positional=["path"], help={"path": "folder of a build (out/lab/VERSION)"})
+@task(positional=["path"], help={"path": "folder of a build (out/lab/VERSION)", "json": "JSON"})
 @guarded
-def verify(_: Context, path: str) -> None:
+def verify(_: Context, path: str, json: bool = False) -> None:
     """Check a build, from signature to verity hashes."""
     from firmware import verbs
 
     _provide(Purpose.BUILD)
-    verbs.verify(path=path)
+    verbs.verify(path=path, json=json)
 
 
 @task(name="init")
@@ -86,13 +96,23 @@ def doctor(_: Context, json: bool = False) -> None:
     doctor(json=json)
 
 
-@task
+@task(positional=["recipe"], help={"recipe": "whose base is locked, with the tools tree"})
 @guarded
-def clean(_: Context) -> None:
-    """Remove out/: images, caches, logs. Keys stay."""
+def lock(_: Context, recipe: str = "lab") -> None:
+    """Take today's Debian package versions into debian.lock."""
     from firmware import verbs
 
-    verbs.clean()
+    _provide(Purpose.BUILD)
+    verbs.lock(recipe=recipe)
+
+
+@task(help={"everything": "the step cache and the tools tree, too"})
+@guarded
+def clean(_: Context, everything: bool = False) -> None:
+    """Remove releases and rendered files; keys stay."""
+    from firmware import verbs
+
+    verbs.clean(everything=everything)
 
 
 def _provide(*purposes: Purpose) -> None:
@@ -102,4 +122,4 @@ def _provide(*purposes: Purpose) -> None:
     provide_tools(purposes, Console().tell)
 
 
-namespace = Collection(build, render, boot, verify, bench, test, doctor, clean, keys=Collection(keys_init))
+namespace = Collection(build, render, boot, verify, bench, test, lock, doctor, clean, keys=Collection(keys_init))

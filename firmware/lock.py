@@ -14,7 +14,10 @@ from pathlib import Path
 
 from firmware.bases import Package
 from firmware.bases.debian_packages import LOCK, Drift, LockedPackage, compare, lock_packages, parse_lock, render_lock, render_pins
+from firmware.console import Console
+from firmware.recipe import Image
 from mamori.formats.problems import MamoriError
+from mamori.formats.release import Variant
 
 UNLOCKED_EPOCH = 1735689600
 """2025-01-01: the time that files of a tree carry when there is no lock. Files older than this keep their own time."""
@@ -66,3 +69,14 @@ def write_lock(root: Path, trees: Mapping[str, Sequence[Package]], epoch: int) -
         os.fsync(file.fileno())
     fresh.rename(path)
     return path
+
+
+def check_drift(lock: Lock, console: Console, image: Image, trees: Mapping[str, Sequence[Package]]) -> Mapping[str, Drift]:
+    """Where `trees` differ from the lock, by section: told on the console, and refused in a release."""
+    found = {name: lock.drift(name, packages) for name, packages in trees.items() if name}
+    for name, drift in found.items():
+        if drift and image.recipe.variant is Variant.RELEASE:
+            raise MamoriError(f"{LOCK}: [{name}]: this build differs from the lock: {drift}", "`./inv lock RECIPE` takes the new versions; review its diff")
+        if drift:
+            console.warn(f"{LOCK}: [{name}]: {drift}; `./inv lock` takes the new versions")
+    return found

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from firmware import mmdebstrap
 from firmware.bases import Package
-from firmware.lock import read_lock
+from firmware.lock import Lock
 from firmware.process import run
 from firmware.workspace import Tools, Workspace
 
@@ -56,9 +56,8 @@ _PACKAGES_FILE = "packages.json"
 _TAR = "tools.tar"
 
 
-def prepare_tools(workspace: Workspace) -> Tools:
+def prepare_tools(workspace: Workspace, lock: Lock) -> Tools:
     """The tools tree, made if it is not there: half a minute, once."""
-    lock = read_lock(workspace.root)
     pins = lock.pins(TREE_NAME)
     with workspace.console.step("tools tree") as step:
 

@@ -41,12 +41,14 @@ class PythonTarget:
 
 @dataclass(frozen=True)
 class BaseTree:
-    """What a base hands over: files in the artifact `artifact`, named by the constants below."""
+    """What a base hands over: files in the artifact `artifact`, named by the constants below. `lock_section` is where
+    `debian.lock` has its packages; a base that is pinned elsewhere has none."""
 
     artifact: Artifact
     kernel_release: str
     python: PythonTarget
     packages: tuple[Package, ...]
+    lock_section: str = ""
 
     ROOTFS = "rootfs.tar"
     KERNEL = "vmlinuz"

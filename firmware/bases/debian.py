@@ -11,7 +11,7 @@ from pathlib import Path
 from firmware import mmdebstrap
 from firmware.bases import BaseTree, Package, PythonTarget
 from firmware.cache import Artifact
-from firmware.lock import read_lock
+from firmware.lock import Lock
 from firmware.recipe import Image, Variant
 from firmware.workspace import Workspace
 
@@ -54,6 +54,7 @@ class DebianBase:
     """Implements `firmware.bases.Base` with mmdebstrap."""
 
     workspace: Workspace
+    lock: Lock
 
     def missing(self, image: Image) -> Sequence[str]:
         """Nothing: what it needs of the host, `./inv` has installed (`firmware.host_tools`)."""
@@ -62,25 +63,24 @@ class DebianBase:
 
     def build(self, image: Image, rendered: Path) -> BaseTree:
         """The tree of `image`; the package scripts are in `rendered/debian/`."""
-        lock = read_lock(self.workspace.root)
         lab = LAB_PACKAGES if image.recipe.variant is Variant.LAB else ()
         packages = sorted({*COMMON_PACKAGES, *lab, *image.recipe.debian.packages})
-        pins = lock.pins(tree_name(image))
+        pins = self.lock.pins(tree_name(image))
         scripts = {name: (rendered / "debian" / f"{name}.sh") for name in ("prepare", "finish")}
         inputs = {
             "packages": " ".join(packages),
             "pins": pins,
-            "epoch": str(lock.epoch),
+            "epoch": str(self.lock.epoch),
             **{f"debian/{name}.sh": script.read_text() for name, script in scripts.items()},
         }
         with self.workspace.console.step("debian base") as step:
 
             def make(folder: Path) -> None:
-                _make(packages, pins, scripts, lock.epoch, folder, step.line)
+                _make(packages, pins, scripts, self.lock.epoch, folder, step.line)
 
             code = (__file__, mmdebstrap.__file__)
             artifact = self.workspace.cache.step("debian-base", inputs, make, code=code, on_hit=step.cached)
-        return _base_tree(artifact)
+        return _base_tree(artifact, tree_name(image))
 
 
 def _make(packages: Sequence[str], pins: str, scripts: dict[str, Path], epoch: int, folder: Path, on_line: mmdebstrap.OnLine) -> None:
@@ -106,9 +106,9 @@ def _make(packages: Sequence[str], pins: str, scripts: dict[str, Path], epoch: i
     shutil.rmtree(work)
 
 
-def _base_tree(artifact: Artifact) -> BaseTree:
+def _base_tree(artifact: Artifact, section: str) -> BaseTree:
     facts = json.loads((artifact / BaseTree.FACTS).read_text())
     packages = tuple(
         Package(**{**entry, "licences": tuple(entry["licences"])}) for entry in json.loads((artifact / BaseTree.PACKAGES).read_text())
     )
-    return BaseTree(artifact, facts["release"], PythonTarget(facts["python"], "usr/lib/python3/dist-packages"), packages)
+    return BaseTree(artifact, facts["release"], PythonTarget(facts["python"], "usr/lib/python3/dist-packages"), packages, section)

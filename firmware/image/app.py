@@ -12,6 +12,7 @@ from installer.sources import WheelFile
 
 from firmware.bases import PythonTarget
 from firmware.cache import Artifact, tree_sha256
+from firmware.image import tar
 from firmware.image.tar import add_tree, new_tar
 from firmware.process import run
 from firmware.workspace import Tools, Workspace
@@ -33,12 +34,12 @@ def build_app(workspace: Workspace, tools: Tools, python: PythonTarget, epoch: i
             wheel = _build_wheel(source, work, epoch)
             _install(wheel, tree, python)
             _compile(tools, tree, python)
-            with new_tar(folder / TAR) as tar:
-                add_tree(tar, tree, mtime=epoch)
+            with new_tar(folder / TAR) as archive:
+                add_tree(archive, tree, mtime=epoch)
             shutil.rmtree(work)
             shutil.rmtree(tree)
 
-        return workspace.cache.step("app", inputs, make, code=(__file__,), on_hit=step.cached)
+        return workspace.cache.step("app", inputs, make, code=(__file__, tar.__file__), on_hit=step.cached)
 
 
 def _build_wheel(source: Path, work: Path, epoch: int) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from firmware.bases import BaseTree
 from firmware.cache import Artifact, text_sha256
+from firmware.image import tar
 from firmware.image.tar import read_members
 from firmware.recipe import Image
 from firmware.workspace import Tools, Workspace
@@ -94,7 +95,7 @@ def build_initramfs(workspace: Workspace, tools: Tools, base: BaseTree, image: I
             _pack(tools, tree, folder / IMAGE, epoch)
             shutil.rmtree(tree)
 
-        artifact = workspace.cache.step("initramfs", inputs, make, code=(__file__,), on_hit=step.cached)
+        artifact = workspace.cache.step("initramfs", inputs, make, code=(__file__, tar.__file__), on_hit=step.cached)
         step.note(f"{(artifact / IMAGE).stat().st_size / 1e6:.1f} MB")
     return artifact
 

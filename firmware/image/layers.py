@@ -12,6 +12,7 @@ from pathlib import Path
 
 from firmware.bases import BaseTree
 from firmware.cache import Artifact, tree_sha256
+from firmware.image import tar
 from firmware.image.tar import add_text, add_tree, new_tar, read_members
 from firmware.recipe import Image, Variant
 from firmware.workspace import Tools, Workspace
@@ -42,14 +43,14 @@ def build_overlay(workspace: Workspace, tools: Tools, base: BaseTree, image: Ima
             tree = folder / "tree"
             for overlay in folders:
                 shutil.copytree(overlay, tree, symlinks=True, dirs_exist_ok=True)
-            with new_tar(folder / TAR) as tar:
-                add_tree(tar, tree, mtime=epoch)
+            with new_tar(folder / TAR) as archive:
+                add_tree(archive, tree, mtime=epoch)
                 for name, content in accounts.items():
-                    add_text(tar, name, content, mtime=epoch, mode=0o600 if "shadow" in name else 0o644)
+                    add_text(archive, name, content, mtime=epoch, mode=0o600 if "shadow" in name else 0o644)
             shutil.rmtree(tree)
             shutil.rmtree(folder / "accounts")
 
-        return workspace.cache.step("overlay", inputs, make, code=(__file__,), on_hit=step.cached)
+        return workspace.cache.step("overlay", inputs, make, code=(__file__, tar.__file__), on_hit=step.cached)
 
 
 def build_facts(workspace: Workspace, image: Image, rendered: Mapping[str, str], anchors: Anchors) -> Artifact:
@@ -64,11 +65,11 @@ def build_facts(workspace: Workspace, image: Image, rendered: Mapping[str, str],
     with workspace.console.step("facts") as step:
 
         def make(folder: Path) -> None:
-            with new_tar(folder / TAR) as tar:
+            with new_tar(folder / TAR) as archive:
                 for name, text in sorted(texts.items()):
-                    add_text(tar, name, text, mtime=image.source.epoch)
+                    add_text(archive, name, text, mtime=image.source.epoch)
 
-        return workspace.cache.step("facts", inputs, make, code=(__file__,), on_hit=step.cached)
+        return workspace.cache.step("facts", inputs, make, code=(__file__, tar.__file__), on_hit=step.cached)
 
 
 def describe_release(image: Image, anchors: Anchors) -> release.Release:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from firmware.cache import Artifact, text_sha256
+from firmware.image import tar
 from firmware.image.tar import merge
 from firmware.layout import Partition
+from firmware.recipe import Image
 from firmware.workspace import Tools, Workspace
 from mamori.formats.problems import MamoriError
 
@@ -46,12 +48,13 @@ class Root:
         return f"roothash={self.root_hash} mamori.blocks={self.blocks} mamori.salt={self.salt}"
 
 
-def build_root(workspace: Workspace, tools: Tools, layers: Sequence[Path], digests: Mapping[str, str], image_uuid: str, epoch: int) -> Root:
-    """EROFS and verity over `layers`, whose content digests are `digests`; `image_uuid` names the file system."""
+def build_root(workspace: Workspace, tools: Tools, image: Image, layers: Mapping[Path, Artifact]) -> Root:
+    """EROFS and verity over `layers`: tars, lowest first, with the artifacts that they are part of."""
+    image_uuid, epoch = image.layout["root-a"].filesystem_uuid, image.source.epoch
     # The salt is public and constant: it only keeps one product's trees apart from another's. A random one would change
     # every hash block of every release, and with it the delta.
     salt = text_sha256(f"verity salt of {image_uuid}")
-    inputs = {**digests, "tools": tools.digest, "uuid": image_uuid, "epoch": str(epoch)}
+    inputs = {**{artifact.step: artifact.digest for artifact in layers.values()}, "tools": tools.digest, "uuid": image_uuid, "epoch": str(epoch)}
     with workspace.console.step("root file system") as step:
 
         def make(folder: Path) -> None:
@@ -65,7 +68,7 @@ def build_root(workspace: Workspace, tools: Tools, layers: Sequence[Path], diges
             step.note("verity")
             (folder / _FACTS).write_text(json.dumps(_add_verity(tools, target, image_uuid, salt)))
 
-        artifact = workspace.cache.step("root", inputs, make, code=(__file__,), on_hit=step.cached)
+        artifact = workspace.cache.step("root", inputs, make, code=(__file__, tar.__file__), on_hit=step.cached)
         facts = json.loads((artifact / _FACTS).read_text())
         step.note(f"{(artifact / IMAGE).stat().st_size / 1e6:.0f} MB")
     return Root(artifact, **facts)
