@@ -47,7 +47,7 @@ def start_namespace(name: str) -> Iterator[str]:
 
 
 def call_in_namespace(name: str, function: Callable[[], T]) -> T:
-    """What `function` returns or raises, called in a thread of its own inside the namespace; MamoriError if that cannot be entered."""
+    """What `function` returns or raises when a thread inside the namespace calls it; MamoriError if that cannot be entered."""
     results: list[T] = []
     errors: list[BaseException] = []
 

@@ -30,14 +30,14 @@ def build_varstore(workspace: Workspace, keyset: Keyset) -> Path:
     """The variable store that trusts the keyset and nobody else; QEMU writes to it, so it is copied before use."""
     need_firmware()
     certificates = {"pk": keyset.pk.certificate, "kek": keyset.kek.certificate, "db": keyset.db.certificate}
-    inputs = {name: file_sha256(path) for name, path in certificates.items()} | {"template": file_sha256(EMPTY), "owner": str(OWNER)}
+    inputs = {name: file_sha256(path) for name, path in (*certificates.items(), ("template", EMPTY))} | {"owner": str(OWNER)}
 
     def make(folder: Path) -> None:
         # virt-firmware as a program: its library calls sys.exit on a file that it does not like.
         argv: list[str | Path] = [sys.executable, "-m", "virt.firmware.vars", "--input", EMPTY, "--output", folder / _STORE]
         for option, name in (("--set-pk", "pk"), ("--add-kek", "kek"), ("--add-db", "db")):
             argv += [option, str(OWNER), certificates[name]]
-        run([*argv, "--secure-boot"], explain="enrol the Secure Boot keys in a variable store")
+        run([*argv, "--sb"], explain="enrol the Secure Boot keys in a variable store")
 
     return workspace.cache.step("variables", inputs, make, code=(__file__,)) / _STORE
 
