@@ -8,6 +8,7 @@ a valid name; they are digested once, when they are made, so an unchanged build 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,6 +23,9 @@ KEEP_PER_STEP = 4
 """Artifacts of one step that survive: today's, and a few to switch between boards, recipes and branches."""
 
 _RECORD = "artifact.json"
+
+_CHUNK_BYTES = 64 * 1024
+_SPARSE_FROM_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Cache:
         started = time.monotonic()
         with _fresh_folder(place) as fresh:
             make(fresh)
-            files = {path.relative_to(fresh).as_posix(): file_sha256(path) for path in sorted(fresh.rglob("*")) if path.is_file()}
+            files = {path.relative_to(fresh).as_posix(): content_digest(path) for path in sorted(fresh.rglob("*")) if path.is_file()}
             record = {"inputs": dict(inputs), "files": files, "seconds": round(time.monotonic() - started, 2)}
             (fresh / _RECORD).write_text(json.dumps(record, indent=1))
         self._prune(name)
@@ -93,6 +97,30 @@ class Cache:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """The SHA-256 of a file; of a sparse one, which nobody compares with `sha256sum`, a digest of what is not zero:
+    `sparse:` and the SHA-256 over every non-zero chunk behind its offset. The same content gives the same digest however
+    its holes lie, and a disk image of gigabytes costs what is really in it."""
+    stat = path.stat()
+    if stat.st_blocks * 512 >= stat.st_size // 2 or stat.st_size < _SPARSE_FROM_BYTES:
+        return file_sha256(path)
+    digest = hashlib.sha256(f"{stat.st_size}\n".encode())
+    with path.open("rb") as file:
+        offset = 0
+        while offset < stat.st_size:
+            try:
+                offset = os.lseek(file.fileno(), offset, os.SEEK_DATA) // _CHUNK_BYTES * _CHUNK_BYTES
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                    break
+                raise
+            chunk = os.pread(file.fileno(), _CHUNK_BYTES, offset)
+            if chunk.strip(b"\0"):
+                digest.update(f"{offset}\n".encode() + chunk)
+            offset += len(chunk)
+    return f"sparse:{digest.hexdigest()}"
 
 
 def text_sha256(text: str) -> str:
