@@ -29,6 +29,7 @@ PACKAGES = (
     "dosfstools",  # FAT of ESP, boot state and boot slots
     "e2fsprogs",  # the data file system
     "erofs-utils",  # the root file system
+    "fdisk",  # sfdisk reads the disk image's partition table back
     "genimage",  # the disk image
     "grub-efi-amd64-bin",  # boot loader
     "grub-common",
