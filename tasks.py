@@ -20,9 +20,7 @@ from firmware.host_tools import Purpose
     }
 )
 @guarded
-def build(
-    _: Context, recipe: str = "lab", board: str = "", buildroot: str = "", verbose: bool = False, json: bool = False
-) -> None:
+def build(_: Context, recipe: str = "lab", board: str = "", buildroot: str = "", verbose: bool = False, json: bool = False) -> None:
     """Build a signed image, its OTA bundle, SBOM and record."""
     from firmware import verbs
 
@@ -39,7 +37,14 @@ def render(_: Context, recipe: str, board: str = "") -> None:
     verbs.render(recipe=recipe, board=board)
 
 
-@task(help={"recipe": "name in image-recipes/", "lan": "network namespace of port 1", "wan": "network namespace of port 2", "fresh": "forget the disk of the last start"})
+@task(
+    help={
+        "recipe": "name in image-recipes/",
+        "lan": "network namespace of port `lan`",
+        "wan": "network namespace of port `wan`",
+        "fresh": "forget the disk of the last start",
+    }
+)
 @guarded
 def boot(_: Context, recipe: str = "lab", lan: str = "", wan: str = "", fresh: bool = False) -> None:
     """Boot an image in QEMU, its console on this terminal."""

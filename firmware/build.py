@@ -22,13 +22,14 @@ from firmware.image.layers import build_facts, build_overlay
 from firmware.image.root import Root, build_root
 from firmware.lock import Lock, check_drift, read_lock
 from firmware.publish import publish
-from firmware.recipe import BaseKind, Image, read_image
+from firmware.recipe import Image, read_image
 from firmware.render import render_image, write_rendered
 from firmware.sign import Signer, prepare_keyset
 from firmware.toolstree import TREE_NAME, prepare_tools, tools_packages
 from firmware.version import read_source
 from firmware.workspace import Tools, Workspace
 from mamori.formats.problems import MamoriError
+from mamori.formats.release import Base as BaseKind
 from signing.anchors import read_anchors
 
 
@@ -94,7 +95,8 @@ def build_image(workspace: Workspace, recipe: str, board: str = "", buildroot: s
         disk = build_disk(workspace, tools, image, loader, boot, root, rendered)
         compressed = compress_disk(workspace, tools, disk)
         bundle = build_bundle(workspace, signer, image, boot, root, rendered)
-        steps = (tools.artifact, base.artifact, app, overlay, facts, root.artifact, initramfs, uki, loader, boot, disk, compressed, bundle)
+        content = (tools.artifact, base.artifact, app, overlay, facts, root.artifact)
+        steps = (*content, initramfs, uki, loader, boot, disk, compressed, bundle)
         released = publish(workspace, image, signer, base, steps, drift, started)
     return Built(image, released, rendered, tools, signer, base, root, initramfs, uki, loader, disk, bundle)
 

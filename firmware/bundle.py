@@ -24,7 +24,9 @@ BOOT_IN_BUNDLE = "boot.vfat"
 SQUASHFS_OPTIONS = "-noI -noD -noF -noX -all-root -mkfs-time {epoch} -all-time {epoch}"
 
 
-def build_bundle(workspace: Workspace, signer: Signer, image: Image, boot: Artifact, root: Root, rendered: Mapping[str, str]) -> Artifact:
+def build_bundle(
+    workspace: Workspace, signer: Signer, image: Image, boot: Artifact, root: Root, rendered: Mapping[str, str]
+) -> Artifact:
     """The signed bundle. Its payload depends on the inputs alone; the signature has a time and a random verity salt in it."""
     epoch = str(image.source.epoch)
     inputs = {

@@ -66,13 +66,14 @@ class Cache:
         place = self.folder / name / key
         found = _read(name, place)
         if found:
-            os.utime(place)  # noqa: PTH - Path has no utime; marks it as used for prune()
+            os.utime(place)  # marks it as used for _prune()
             on_hit()
             return found
         started = time.monotonic()
         with _fresh_folder(place) as fresh:
             make(fresh)
-            files = {path.relative_to(fresh).as_posix(): content_digest(path) for path in sorted(fresh.rglob("*")) if path.is_file()}
+            paths = [path for path in sorted(fresh.rglob("*")) if path.is_file()]
+            files = {path.relative_to(fresh).as_posix(): content_digest(path) for path in paths}
             record = {"inputs": dict(inputs), "files": files, "seconds": round(time.monotonic() - started, 2)}
             (fresh / _RECORD).write_text(json.dumps(record, indent=1))
         self._prune(name)

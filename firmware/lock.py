@@ -76,7 +76,8 @@ def check_drift(lock: Lock, console: Console, image: Image, trees: Mapping[str, 
     found = {name: lock.drift(name, packages) for name, packages in trees.items() if name}
     for name, drift in found.items():
         if drift and image.recipe.variant is Variant.RELEASE:
-            raise MamoriError(f"{LOCK}: [{name}]: this build differs from the lock: {drift}", "`./inv lock RECIPE` takes the new versions; review its diff")
+            hint = "`./inv lock RECIPE` takes the new versions; review its diff"
+            raise MamoriError(f"{LOCK}: [{name}]: this build differs from the lock: {drift}", hint)
         if drift:
             console.warn(f"{LOCK}: [{name}]: {drift}; `./inv lock` takes the new versions")
     return found

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from firmware.bases.debian_packages import parse_packages
 from firmware.bases import Package
+from firmware.bases.debian_packages import parse_packages
 from firmware.process import ToolError, download_environment, run
 from mamori.formats.problems import MamoriError
 
@@ -103,12 +103,12 @@ def make_tree(tree: Tree, tar: Path, *, epoch: int, work: Path, on_line: OnLine)
     (work / "preferences").write_text(tree.pins or "# nothing is pinned\n")
     (work / "facts").mkdir(mode=0o777)
     hooks = [f"--setup-hook=upload {shlex.quote(str(work / 'preferences'))} /etc/apt/preferences.d/mamori-lock"]
-    hooks += [f"--customize-hook=sh {shlex.quote(str(script))} \"$1\"" for script in [tree.prepare] if script]
+    hooks += [f'--customize-hook=sh {shlex.quote(str(script))} "$1"' for script in [tree.prepare] if script]
     hooks += [f"--customize-hook={_FACTS}", f"--customize-hook=sync-out /mamori-facts {shlex.quote(str(work / 'facts'))}"]
     for inside, outside in tree.outputs:
         hooks.append(f"--customize-hook=sync-out {inside} {shlex.quote(str(outside))}")
     hooks.append('--customize-hook=rm -rf "$1/mamori-facts" "$1/etc/apt/preferences.d/mamori-lock"')
-    hooks += [f"--customize-hook=sh {shlex.quote(str(script))} \"$1\"" for script in [tree.finish] if script]
+    hooks += [f'--customize-hook=sh {shlex.quote(str(script))} "$1"' for script in [tree.finish] if script]
     argv = [
         "mmdebstrap",
         "--variant=essential",
@@ -149,4 +149,5 @@ def _explained(error: ToolError) -> MamoriError:
         hint = "free some room, or put out/ and TMPDIR on a larger disk"
     elif "NO_PUBKEY" in text or "not signed" in text:
         hint = f"the archive's signature did not check against {KEYRING}: is debian-archive-keyring up to date?"
-    return MamoriError(f"the Debian packages could not be fetched and unpacked: {' '.join(words[:3]) or error.ending}\n{error}", hint)
+    reason = " ".join(words[:3]) or error.ending
+    return MamoriError(f"the Debian packages could not be fetched and unpacked: {reason}\n{error}", hint)

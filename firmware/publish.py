@@ -57,7 +57,8 @@ def publish(
             }
             for name, path in files.items():
                 os.link(path, folder / name)
-            certificates = {"secure boot": signer.anchors.db, "bundle CA 1": signer.anchors.bundle[0], "bundle CA 2": signer.anchors.bundle[1]}
+            authorities = {f"bundle CA {number}": ca for number, ca in enumerate(signer.anchors.bundle, start=1)}
+            certificates = {"secure boot": signer.anchors.db, **authorities}
             record = build_record.Build(
                 image,
                 (*steps, inventory),

@@ -17,9 +17,10 @@ from typing import Any
 import jinja2
 
 from firmware.layout import NAMESPACE, SLOTS
-from firmware.recipe import ROOT, Address, EarlyBridge, Image, Variant
+from firmware.recipe import ROOT, Address, Image
 from mamori.formats import bootstate
 from mamori.formats.problems import MamoriError
+from mamori.formats.release import EarlyBridge, Variant
 
 TEMPLATES = Path("image-recipes/templates")
 

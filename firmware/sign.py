@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from firmware.recipe import Image, Variant
+from firmware.recipe import Image
 from firmware.workspace import Tools, Workspace
 from mamori.formats.problems import MamoriError
+from mamori.formats.release import Variant
 from signing.anchors import Anchors, read_anchors
 from signing.check import check_keyset
 from signing.commands import (
@@ -75,7 +76,8 @@ class Signer:
 def verify_file(tools: Tools, file: Path, signature: Path, authorities: Path, at: datetime | None = None) -> None:
     """MamoriError unless `signature` is a CMS signature of `file` under one of the CA certificates in `authorities`."""
     command = plan_cms_verification(file, signature, authorities, at)
-    tools.run(command.argv, reads=command.reads, writes=command.writes, env=command.env, explain=f"verify the signature of {file.name}")
+    explain = f"verify the signature of {file.name}"
+    tools.run(command.argv, reads=command.reads, writes=command.writes, env=command.env, explain=explain)
 
 
 def open_signer(workspace: Workspace, tools: Tools, image: Image) -> Signer:
@@ -92,11 +94,13 @@ def prepare_keyset(workspace: Workspace, image: Image) -> Keyset:
     if not path.exists():
         if release:
             raise MamoriError(
-                f"image-recipes/{image.name}.toml: signing.keyset: expected a keyset file, got {image.recipe.signing.keyset}, which does not exist",
+                f"image-recipes/{image.name}.toml: signing.keyset: expected a keyset file,"
+                f" got {image.recipe.signing.keyset}, which does not exist",
                 "a release is signed with keys of its own: signing/README.md says how they are made; development keys are refused",
             )
         init_development(path.parent, now)
-        workspace.console.warn(f"made a development PKI in {image.recipe.signing.keyset.rpartition('/')[0]}/: never trust it in the field")
+        folder = image.recipe.signing.keyset.rpartition("/")[0]
+        workspace.console.warn(f"made a development PKI in {folder}/: never trust it in the field")
     keyset = read_keyset(path)
     check_keyset(keyset, release=release, now=now)
     return keyset

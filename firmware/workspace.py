@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from firmware.cache import Artifact, Cache
 from firmware.console import Console
 from firmware.process import Result, run
 from firmware.recipe import ROOT
+
+_ENVIRONMENT = MappingProxyType({"PATH": "/usr/sbin:/usr/bin", "LANG": "C.UTF-8", "TZ": "UTC", "HOME": "/tmp"})  # noqa: S108
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,7 @@ class Tools:
     def sandbox(self, reads: Sequence[Path], writes: Sequence[Path], env: Mapping[str, str]) -> list[str | Path]:
         """The argument list that puts what follows into the sandbox."""
         argv: list[str | Path] = ["bwrap", "--unshare-all", "--die-with-parent", "--uid", "0", "--gid", "0", "--clearenv"]
-        argv += ["--setenv", "PATH", "/usr/sbin:/usr/bin", "--setenv", "LANG", "C.UTF-8", "--setenv", "TZ", "UTC", "--setenv", "HOME", "/tmp"]  # noqa: S108
-        for name, value in sorted(env.items()):
+        for name, value in sorted({**_ENVIRONMENT, **env}.items()):
             argv += ["--setenv", name, value]
         for folder in ("usr", "etc", "var"):
             argv += ["--ro-bind", self.tree / folder, f"/{folder}"]

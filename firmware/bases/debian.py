@@ -12,8 +12,9 @@ from firmware import mmdebstrap
 from firmware.bases import BaseTree, Package, PythonTarget
 from firmware.cache import Artifact
 from firmware.lock import Lock
-from firmware.recipe import Image, Variant
+from firmware.recipe import Image
 from firmware.workspace import Workspace
+from mamori.formats.release import Variant
 
 COMMON_PACKAGES = (
     "ca-certificates",  # the update repository's web server
@@ -83,7 +84,9 @@ class DebianBase:
         return _base_tree(artifact, tree_name(image))
 
 
-def _make(packages: Sequence[str], pins: str, scripts: dict[str, Path], epoch: int, folder: Path, on_line: mmdebstrap.OnLine) -> None:
+def _make(
+    packages: Sequence[str], pins: str, scripts: dict[str, Path], epoch: int, folder: Path, on_line: mmdebstrap.OnLine
+) -> None:
     work = folder / "work"
     handed_out = {name: work / name for name in ("kernel", "licences")}
     for path in (work, *handed_out.values()):
@@ -108,7 +111,6 @@ def _make(packages: Sequence[str], pins: str, scripts: dict[str, Path], epoch: i
 
 def _base_tree(artifact: Artifact, section: str) -> BaseTree:
     facts = json.loads((artifact / BaseTree.FACTS).read_text())
-    packages = tuple(
-        Package(**{**entry, "licences": tuple(entry["licences"])}) for entry in json.loads((artifact / BaseTree.PACKAGES).read_text())
-    )
+    entries = json.loads((artifact / BaseTree.PACKAGES).read_text())
+    packages = tuple(Package(**{**entry, "licences": tuple(entry["licences"])}) for entry in entries)
     return BaseTree(artifact, facts["release"], PythonTarget(facts["python"], "usr/lib/python3/dist-packages"), packages, section)

@@ -14,7 +14,7 @@ from firmware.bases import PythonTarget
 from firmware.cache import Artifact, tree_sha256
 from firmware.image import tar
 from firmware.image.tar import add_tree, new_tar
-from firmware.process import run
+from firmware.process import Argument, run
 from firmware.workspace import Tools, Workspace
 
 TAR = "app.tar"
@@ -65,5 +65,5 @@ def _compile(tools: Tools, tree: Path, python: PythonTarget) -> None:
     version = "import sys; print('%d.%d' % sys.version_info[:2])"
     if tools.run(["python3", "-c", version], explain="ask for the tools tree's Python").stdout.strip() != python.version:
         return
-    compiler = ["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", tree, "-p", "/", tree]
-    tools.run(compiler, writes=[tree], explain="compile the application")
+    compiler: list[Argument] = ["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    tools.run([*compiler, "-s", tree, "-p", "/", tree], writes=[tree], explain="compile the application")

@@ -31,7 +31,9 @@ GRUB_MODULES = (
 """All that our GRUB can do. Under lockdown it loads no further module; what is absent cannot be misused."""
 
 
-def build_uki(workspace: Workspace, tools: Tools, signer: Signer, base: BaseTree, initramfs: Artifact, root: Root, rendered: Mapping[str, str]) -> Artifact:
+def build_uki(
+    workspace: Workspace, tools: Tools, signer: Signer, base: BaseTree, initramfs: Artifact, root: Root, rendered: Mapping[str, str]
+) -> Artifact:
     """The signed unified kernel image: kernel, initramfs, and a command line with the root hash of `root`."""
     command_line = f"{rendered['cmdline'].strip()} {root.arguments}"
     os_release = rendered["rootfs/usr/lib/os-release"]
@@ -50,8 +52,8 @@ def build_uki(workspace: Workspace, tools: Tools, signer: Signer, base: BaseTree
             work.mkdir()
             (work / "os-release").write_text(os_release)
             profiles = _make_profiles(tools, work, command_line)
-            ukify = ["ukify", "build", f"--linux={base.kernel}", f"--initrd={initramfs / INITRAMFS}", f"--uname={base.kernel_release}"]
-            ukify += [f"--cmdline={command_line}", f"--os-release=@{work / 'os-release'}", f"--stub=/{STUB}"]
+            ukify = ["ukify", "build", f"--linux={base.kernel}", f"--uname={base.kernel_release}", f"--stub=/{STUB}"]
+            ukify += [f"--initrd={initramfs / INITRAMFS}", f"--cmdline={command_line}", f"--os-release=@{work / 'os-release'}"]
             ukify += ["--profile=ID=any", *(f"--join-profile={profile}" for profile in profiles)]
             ukify += [f"--output={folder / UNSIGNED_UKI}"]
             reads = [base.kernel, initramfs / INITRAMFS]
@@ -70,7 +72,8 @@ def _make_profiles(tools: Tools, work: Path, command_line: str) -> list[Path]:
     profiles = []
     for slot in SLOTS:
         profiles.append(work / f"slot-{slot}.efi")
-        ukify = ["ukify", "build", f"--profile=ID=slot-{slot}", f"--cmdline={command_line} mamori.slot={slot}", f"--output={profiles[-1]}"]
+        ukify = ["ukify", "build", f"--profile=ID=slot-{slot}", f"--cmdline={command_line} mamori.slot={slot}"]
+        ukify += [f"--output={profiles[-1]}"]
         tools.run(ukify, writes=[work], explain=f"make the kernel image's profile for slot {slot}")
     return profiles
 
@@ -92,9 +95,10 @@ def build_boot_loader(workspace: Workspace, tools: Tools, signer: Signer, render
             for name in ("grub.cfg", "grub-sbat.csv"):
                 (work / name).write_text(rendered[name])
             # Standalone: script and modules are in a memory disk inside the signed file. Nothing on the ESP is configuration.
-            mkimage = ["grub-mkstandalone", "--format=x86_64-efi", f"--output={work / 'grub.efi'}", "--locales=", "--fonts=", "--themes="]
-            mkimage += [f"--modules={' '.join(GRUB_MODULES)}", f"--install-modules={' '.join(GRUB_MODULES)}", f"--sbat={work / 'grub-sbat.csv'}"]
-            mkimage += [f"boot/grub/grub.cfg={work / 'grub.cfg'}"]
+            modules = " ".join(GRUB_MODULES)
+            mkimage = ["grub-mkstandalone", "--format=x86_64-efi", "--locales=", "--fonts=", "--themes="]
+            mkimage += [f"--modules={modules}", f"--install-modules={modules}", f"--sbat={work / 'grub-sbat.csv'}"]
+            mkimage += [f"--output={work / 'grub.efi'}", f"boot/grub/grub.cfg={work / 'grub.cfg'}"]
             tools.run(["grub-script-check", work / "grub.cfg"], reads=[work], explain="check the boot loader's script")
             tools.run(mkimage, writes=[work], env={"SOURCE_DATE_EPOCH": "0"}, on_line=step.line, explain="make the boot loader")
             shutil.copy(tools.tree / SHIM_SOURCE, work / "shim.efi")

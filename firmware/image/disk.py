@@ -11,6 +11,7 @@ from firmware.image.boot import GRUB, SHIM, UKI
 from firmware.image.root import IMAGE as ROOT_IMAGE
 from firmware.image.root import Root, check_fits
 from firmware.layout import MIB, Layout, Partition
+from firmware.process import Argument
 from firmware.recipe import Image
 from firmware.workspace import Tools, Workspace
 from mamori.formats import bootstate
@@ -71,7 +72,8 @@ def build_disk(
             _genimage(tools, parts, [boot.folder, root.artifact.folder])
             (parts / DISK).rename(folder / DISK)
             step.note("block map")
-            tools.run(["bmaptool", "create", "-o", folder / BLOCK_MAP, folder / DISK], writes=[folder], explain="make the block map")
+            bmaptool: list[Argument] = ["bmaptool", "create", "-o", folder / BLOCK_MAP, folder / DISK]
+            tools.run(bmaptool, writes=[folder], explain="make the block map")
             shutil.rmtree(parts)
 
         return workspace.cache.step("disk", inputs, make, code=(__file__,), on_hit=step.cached)
@@ -83,10 +85,11 @@ def compress_disk(workspace: Workspace, tools: Tools, disk: Artifact) -> Artifac
 
         def make(folder: Path) -> None:
             # The result of zstd's threads depends on their number; two are what the smallest build machine has.
-            argv = ["zstd", f"-{ZSTD_LEVEL}", "--threads=2", "--quiet", disk / DISK, "-o", folder / f"{DISK}.zst"]
+            argv: list[Argument] = ["zstd", f"-{ZSTD_LEVEL}", "--threads=2", "--quiet", disk / DISK, "-o", folder / f"{DISK}.zst"]
             tools.run(argv, reads=[disk / DISK], writes=[folder], explain="compress the disk image")
 
-        artifact = workspace.cache.step("disk-zst", {"disk": disk.digest, "tools": tools.digest}, make, code=(__file__,), on_hit=step.cached)
+        inputs = {"disk": disk.digest, "tools": tools.digest}
+        artifact = workspace.cache.step("disk-zst", inputs, make, code=(__file__,), on_hit=step.cached)
         step.note(f"{(artifact / f'{DISK}.zst').stat().st_size / 1e6:.0f} MB")
     return artifact
 
@@ -111,10 +114,10 @@ def _make_fat(tools: Tools, target: Path, size_bytes: int, partition: Partition,
     lines = ['mkfs.vfat --invariant -i "$SERIAL" -n "$LABEL" "$IMAGE" > /dev/null']
     lines += [f'mmd -i "$IMAGE" "::{folder}"' for folder in folders]
     lines += [f'mcopy -i "$IMAGE" "$FILE{number}" "::{name}"' for number, name in enumerate(files)]
-    environment = {"SERIAL": partition.fat_serial, "LABEL": partition.fat_label, "IMAGE": str(target), "SOURCE_DATE_EPOCH": str(epoch)}
-    environment |= {f"FILE{number}": str(path) for number, path in enumerate(files.values())}
-    script = "set -eu\n" + "\n".join(lines)
-    tools.run(["sh", "-c", script], reads=list(files.values()), writes=[target.parent], env=environment, explain=f"make {partition.name}")
+    environment = {"SERIAL": partition.fat_serial, "LABEL": partition.fat_label, "IMAGE": str(target)}
+    environment |= {"SOURCE_DATE_EPOCH": str(epoch)} | {f"FILE{number}": str(path) for number, path in enumerate(files.values())}
+    shell = ["sh", "-euc", "\n".join(lines)]
+    tools.run(shell, reads=list(files.values()), writes=[target.parent], env=environment, explain=f"make {partition.name}")
 
 
 def _make_data(tools: Tools, parts: Path, data: Partition, epoch: int) -> None:
@@ -125,13 +128,13 @@ def _make_data(tools: Tools, parts: Path, data: Partition, epoch: int) -> None:
     target = parts / "data.img"
     options = f"hash_seed={data.filesystem_uuid},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0"
     argv = ["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-m", "1", "-L", data.name, "-U", data.filesystem_uuid, "-E", options]
-    argv += ["-d", empty, target, f"{data.size_mib}M"]
-    tools.run([str(word) for word in argv], writes=[parts], env={"SOURCE_DATE_EPOCH": str(epoch)}, explain="make the data file system")
+    argv += ["-d", str(empty), str(target), f"{data.size_mib}M"]
+    tools.run(argv, writes=[parts], env={"SOURCE_DATE_EPOCH": str(epoch)}, explain="make the data file system")
     empty.rmdir()
 
 
 def _genimage(tools: Tools, parts: Path, sources: list[Path]) -> None:
     (parts / "empty").mkdir()
-    argv = ["genimage", "--config", parts / "genimage.cfg", "--rootpath", parts / "empty", "--tmppath", parts / "tmp"]
-    argv += ["--inputpath", parts, "--outputpath", parts]
+    argv = ["genimage", f"--config={parts / 'genimage.cfg'}", f"--rootpath={parts / 'empty'}", f"--tmppath={parts / 'tmp'}"]
+    argv += [f"--inputpath={parts}", f"--outputpath={parts}"]
     tools.run(argv, reads=sources, writes=[parts], explain="put the disk image together")

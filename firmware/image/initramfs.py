@@ -10,13 +10,14 @@ import lzma
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from firmware.bases import BaseTree
 from firmware.cache import Artifact, text_sha256
 from firmware.image import tar
 from firmware.image.tar import read_members
+from firmware.process import Argument
 from firmware.recipe import Image
 from firmware.workspace import Tools, Workspace
 from mamori.formats.problems import MamoriError
@@ -41,6 +42,15 @@ list shows, and the fast variants count: verity hashes every block that is read.
 
 
 @dataclass(frozen=True)
+class Group:
+    """Modules that are loaded together: required ones, those that are loaded where the kernel has them, options by module."""
+
+    modules: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModuleIndex:
     """What `depmod` found out about one kernel. `files` maps a module's name to its path below usr/lib/modules/RELEASE."""
 
@@ -62,7 +72,8 @@ class ModuleIndex:
             if name in self.files:
                 visit(name)
             elif name not in self.built_in and name not in optional:
-                raise MamoriError(f"the kernel has no module {name}", "check board.toml's kernel section against this kernel's configuration")
+                hint = "check board.toml's kernel section against this kernel's configuration"
+                raise MamoriError(f"the kernel has no module {name}", hint)
         return tuple(order)
 
 
@@ -85,7 +96,8 @@ def module_name(path: str) -> str:
 def build_initramfs(workspace: Workspace, tools: Tools, base: BaseTree, image: Image, init: str, epoch: int) -> Artifact:
     """The initramfs of `image` with the rendered script `init`."""
     groups = _groups(image)
-    inputs = {"base": base.artifact.digest, "tools": tools.digest, "init": text_sha256(init), "groups": repr(groups), "epoch": str(epoch)}
+    inputs = {"base": base.artifact.digest, "tools": tools.digest, "init": text_sha256(init)}
+    inputs |= {"groups": repr(groups), "epoch": str(epoch)}
     with workspace.console.step("initramfs") as step:
 
         def make(folder: Path) -> None:
@@ -100,13 +112,13 @@ def build_initramfs(workspace: Workspace, tools: Tools, base: BaseTree, image: I
     return artifact
 
 
-def _groups(image: Image) -> dict[str, tuple[tuple[str, ...], tuple[str, ...], Mapping[str, str]]]:
-    """What `load GROUP` in `init` loads: required modules, optional ones, and options by module."""
+def _groups(image: Image) -> Mapping[str, Group]:
+    """What `load GROUP` in `init` loads."""
     watchdog = image.board.watchdog
     return {
-        "ports": (("bridge", *image.board.kernel.port_modules), (), {}),
-        "watchdog": ((*watchdog.bus_modules, watchdog.module), (), {watchdog.module: f"heartbeat={watchdog.timeout_s}"}),
-        "storage": ((*image.board.kernel.storage_modules, *ROOT_MODULES), HASH_MODULES, {}),
+        "ports": Group(("bridge", *image.board.kernel.port_modules)),
+        "watchdog": Group((*watchdog.bus_modules, watchdog.module), options={watchdog.module: f"heartbeat={watchdog.timeout_s}"}),
+        "storage": Group((*image.board.kernel.storage_modules, *ROOT_MODULES), HASH_MODULES),
     }
 
 
@@ -133,18 +145,17 @@ def _libraries(tools: Tools, program: str) -> Iterator[PurePosixPath]:
                 yield PurePosixPath(word if word.startswith("/usr/") else f"/usr{word}")
 
 
-def _add_modules(base: BaseTree, tree: Path, groups: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], Mapping[str, str]]]) -> None:
+def _add_modules(base: BaseTree, tree: Path, groups: Mapping[str, Group]) -> None:
     folder = f"usr/lib/modules/{base.kernel_release}"
     texts = read_members(base.rootfs_tar, (f"{folder}/modules.dep", f"{folder}/modules.builtin"))
     index = parse_module_index(texts[f"{folder}/modules.dep"].decode(), texts[f"{folder}/modules.builtin"].decode())
-    orders = {group: index.load_order(wanted, optional) for group, (wanted, optional, _) in groups.items()}
+    orders = {name: index.load_order(group.modules, group.optional) for name, group in groups.items()}
     paths = {name: f"{folder}/{index.files[name]}" for order in orders.values() for name in order}
     contents = read_members(base.rootfs_tar, paths.values())
     for name, path in paths.items():
         (tree / "modules" / f"{name}.ko").write_bytes(_unpacked(path, contents[path]))
     for group, order in orders.items():
-        options = groups[group][2]
-        lines = [f"{name}.ko {options.get(name, '')}".rstrip() for name in order]
+        lines = [f"{name}.ko {groups[group].options.get(name, '')}".rstrip() for name in order]
         (tree / "modules" / group).write_text("".join(f"{line}\n" for line in lines))
 
 
@@ -163,10 +174,14 @@ def _pack(tools: Tools, tree: Path, target: Path, epoch: int) -> None:
     names = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*"))
     listing = target.with_name("listing")
     listing.write_text("".join(f"{name}\n" for name in names))
+    archive = target.with_suffix("")
+    cpio = 'cd "$1"; cpio --quiet --create --format=newc --reproducible --owner=0:0 < "$2" > "$3"'
+    tools.run(["sh", "-euc", cpio, "sh", tree, listing, archive], writes=[target.parent], explain="pack the initramfs")
     # One thread: several would cut the stream at places that depend on timing.
-    script = 'cd "$1" && cpio --quiet --create --format=newc --reproducible --owner=0:0 < "$2" | zstd -19 --threads=1 --quiet -o "$3"'
-    tools.run(["sh", "-euc", script, "sh", tree, listing, target], writes=[target.parent], explain="pack the initramfs")
+    zstd: list[Argument] = ["zstd", "-19", "--threads=1", "--quiet", "--rm", archive, "-o", target]
+    tools.run(zstd, writes=[target.parent], explain="compress the initramfs")
     listing.unlink()
     size = target.stat().st_size
     if size > MAX_BYTES:
-        raise MamoriError(f"the initramfs is {size} bytes, more than the {MAX_BYTES} that a quick start allows", "name fewer modules in board.toml")
+        text = f"the initramfs is {size} bytes, more than the {MAX_BYTES} that a quick start allows"
+        raise MamoriError(text, "name fewer modules in board.toml")

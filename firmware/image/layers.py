@@ -14,9 +14,10 @@ from firmware.bases import BaseTree
 from firmware.cache import Artifact, tree_sha256
 from firmware.image import tar
 from firmware.image.tar import add_text, add_tree, new_tar, read_members
-from firmware.recipe import Image, Variant
+from firmware.recipe import Image
 from firmware.workspace import Tools, Workspace
 from mamori.formats import release
+from mamori.formats.release import Variant
 from signing.anchors import Anchors
 
 TAR = "layer.tar"
@@ -39,7 +40,8 @@ def build_overlay(workspace: Workspace, tools: Tools, base: BaseTree, image: Ima
     with workspace.console.step("overlay") as step:
 
         def make(folder: Path) -> None:
-            accounts = _add_accounts(tools, read_members(base.rootfs_tar, _ACCOUNTS), folders[0] / _SYSUSERS, folder / "accounts", epoch)
+            of_base = read_members(base.rootfs_tar, _ACCOUNTS)
+            accounts = _add_accounts(tools, of_base, folders[0] / _SYSUSERS, folder / "accounts", epoch)
             tree = folder / "tree"
             for overlay in folders:
                 shutil.copytree(overlay, tree, symlinks=True, dirs_exist_ok=True)
@@ -55,13 +57,15 @@ def build_overlay(workspace: Workspace, tools: Tools, base: BaseTree, image: Ima
 
 def build_facts(workspace: Workspace, image: Image, rendered: Mapping[str, str], anchors: Anchors) -> Artifact:
     """Rendered files of the root, the release file, and public anchors: what says which image this is."""
-    texts: dict[str, str | bytes] = {name.removeprefix(_ROOTFS): text for name, text in rendered.items() if name.startswith(_ROOTFS)}
+    texts: dict[str, str | bytes] = {}
+    texts |= {name.removeprefix(_ROOTFS): text for name, text in rendered.items() if name.startswith(_ROOTFS)}
     texts["usr/lib/mamori/release.json"] = release.encode(describe_release(image, anchors))
     texts[f"{_ANCHORS}/bundle.pem"] = anchors.rauc_keyring
     texts["usr/lib/clock-epoch"] = ""
     if image.recipe.variant is Variant.LAB and anchors.ssh:
         texts["etc/ssh/authorized_keys/root"] = f"{anchors.ssh}\n"
-    inputs = {name: text if isinstance(text, str) else text.decode() for name, text in texts.items()} | {"epoch": str(image.source.epoch)}
+    inputs = {name: text if isinstance(text, str) else text.decode() for name, text in texts.items()}
+    inputs["epoch"] = str(image.source.epoch)
     with workspace.console.step("facts") as step:
 
         def make(folder: Path) -> None:
@@ -98,6 +102,6 @@ def _add_accounts(tools: Tools, accounts: Mapping[str, bytes], sysusers: Path, w
     (work / "etc").mkdir(parents=True)
     for name, content in accounts.items():
         (work / name).write_bytes(content)
-    argv = ["systemd-sysusers", f"--root={work}", sysusers]
+    argv = ["systemd-sysusers", f"--root={work}", str(sysusers)]
     tools.run(argv, reads=[sysusers], writes=[work], env={"SOURCE_DATE_EPOCH": str(epoch)}, explain="add our users")
     return {name: (work / name).read_bytes() for name in _ACCOUNTS}

@@ -54,7 +54,8 @@ def build_root(workspace: Workspace, tools: Tools, image: Image, layers: Mapping
     # The salt is public and constant: it only keeps one product's trees apart from another's. A random one would change
     # every hash block of every release, and with it the delta.
     salt = text_sha256(f"verity salt of {image_uuid}")
-    inputs = {**{artifact.step: artifact.digest for artifact in layers.values()}, "tools": tools.digest, "uuid": image_uuid, "epoch": str(epoch)}
+    inputs = {artifact.step: artifact.digest for artifact in layers.values()}
+    inputs |= {"tools": tools.digest, "uuid": image_uuid, "epoch": str(epoch)}
     with workspace.console.step("root file system") as step:
 
         def make(folder: Path) -> None:
@@ -62,8 +63,8 @@ def build_root(workspace: Workspace, tools: Tools, image: Image, layers: Mapping
             step.note("merge layers")
             merge(layers, merged)
             step.note("EROFS")
-            erofs = ["mkfs.erofs", "--quiet", "--tar=f", f"-z{COMPRESSION}", "-T", str(epoch), "-U", image_uuid, target, merged]
-            tools.run(erofs, writes=[folder], on_line=step.line, explain="make the EROFS image")
+            erofs = ["mkfs.erofs", "--quiet", "--tar=f", f"-z{COMPRESSION}", "-T", str(epoch), "-U", image_uuid]
+            tools.run([*erofs, target, merged], writes=[folder], on_line=step.line, explain="make the EROFS image")
             merged.unlink()
             step.note("verity")
             (folder / _FACTS).write_text(json.dumps(_add_verity(tools, target, image_uuid, salt)))
@@ -75,11 +76,11 @@ def build_root(workspace: Workspace, tools: Tools, image: Image, layers: Mapping
 
 
 def _add_verity(tools: Tools, image: Path, image_uuid: str, salt: str) -> dict[str, str | int]:
-    data_bytes = image.stat().st_size
+    data_bytes, hash_file = image.stat().st_size, Path(f"{image}.hash")
     assert data_bytes % BLOCK_BYTES == 0, data_bytes  # noqa: S101 - mkfs.erofs writes whole blocks
-    options = [f"--hash-offset={data_bytes}", f"--data-blocks={data_bytes // BLOCK_BYTES}", f"--uuid={image_uuid}", f"--salt={salt}"]
-    tools.run(["veritysetup", "format", *options, image, image, "--root-hash-file", f"{image}.hash"], writes=[image.parent], explain="make the verity tree")
-    hash_file = Path(f"{image}.hash")
+    argv = ["veritysetup", "format", f"--hash-offset={data_bytes}", f"--data-blocks={data_bytes // BLOCK_BYTES}"]
+    argv += [f"--uuid={image_uuid}", f"--salt={salt}", f"--root-hash-file={hash_file}"]
+    tools.run([*argv, image, image], writes=[image.parent], explain="make the verity tree")
     root_hash = hash_file.read_text().strip()
     hash_file.unlink()
     # RAUC's index counts whole blocks.

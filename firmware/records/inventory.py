@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from firmware.bases import BaseTree, Package
 from firmware.cache import Artifact
 from firmware.image.tar import normal_name
+from firmware.process import Argument
 from firmware.recipe import Image
 from firmware.sign import Signer
 from firmware.toolstree import tools_packages
@@ -24,7 +25,10 @@ LICENCE_TEXTS = "licences.tar.zst"
 BOOT_PACKAGES = ("shim-unsigned", "grub-efi-amd64-bin", "systemd-boot-efi")
 """Whose files the firmware starts: shim, GRUB, and the stub in front of the kernel."""
 
-INITRAMFS_PACKAGES = ("busybox-static", "dmsetup", "libc6", "libcap2", "libdevmapper1.02.1", "libpcre2-8-0", "libselinux1", "libudev1")
+INITRAMFS_PACKAGES = (
+    *("busybox-static", "dmsetup"),
+    *("libc6", "libcap2", "libdevmapper1.02.1", "libpcre2-8-0", "libselinux1", "libudev1"),
+)
 """Whose files the initramfs is made of."""
 
 MAX_LICENCE_BYTES = 4 * 1024 * 1024
@@ -33,7 +37,8 @@ MAX_LICENCE_BYTES = 4 * 1024 * 1024
 
 def make_inventory(workspace: Workspace, image: Image, signer: Signer, base: BaseTree, steps: Mapping[str, Artifact]) -> Artifact:
     """The inventory of `image`: `steps` are the artifacts of the build by name."""
-    inputs = {name: steps[name].digest for name in ("app", "tools", "facts")} | {"base": base.artifact.digest, "version": image.version}
+    inputs = {name: steps[name].digest for name in ("app", "tools", "facts")}
+    inputs |= {"base": base.artifact.digest, "version": image.version}
     with workspace.console.step("inventory") as step:
 
         def make(folder: Path) -> None:
@@ -44,8 +49,9 @@ def make_inventory(workspace: Workspace, image: Image, signer: Signer, base: Bas
             (folder / sbom.SBOM).write_text(sbom.render_sbom(subject, parts))
             everything = [package for packages in parts.values() for package in packages]
             (folder / licences.MANIFEST).write_text(licences.render_licences(everything))
-            argv = ["zstd", "-9", "--threads=1", "--quiet", base.licences_tar, "-o", folder / LICENCE_TEXTS]
-            signer.tools.run(argv, reads=[base.licences_tar], writes=[folder], explain="pack the licence texts")
+            texts = base.licences_tar
+            argv: list[Argument] = ["zstd", "-9", "--threads=1", "--quiet", texts, "-o", folder / LICENCE_TEXTS]
+            signer.tools.run(argv, reads=[texts], writes=[folder], explain="pack the licence texts")
 
         return workspace.cache.step("inventory", inputs, make, code=_code(), on_hit=step.cached)
 
@@ -74,9 +80,8 @@ def _parts(base: BaseTree, tools: Tools, app: Artifact) -> Mapping[Part, Sequenc
 def _application(app: Artifact) -> Package:
     from mamori import __version__
 
-    return Package(
-        "mamori", __version__, ecosystem="pypi", sha256=app.files["app.tar"], licences=("Apache-2.0",), description="Bridge inspection and update"
-    )
+    about = "Bridge inspection and update"
+    return Package("mamori", __version__, "pypi", sha256=app.files["app.tar"], licences=("Apache-2.0",), description=about)
 
 
 def _licensed(packages: Iterable[Package], texts: Mapping[str, str]) -> Iterable[Package]:
