@@ -255,7 +255,7 @@ def _pump(child: subprocess.Popen[bytes], output: _Output, timeout_s: float | No
             for key, _ in ready:
                 if key.data is None:
                     ended, deadline = True, time.monotonic() + GRACE_S  # what is in the pipes now is all that we want
-                    _end_group(child.pid)  # or a noisy child of its would keep them filled until the deadline
+                    _end_session(child.pid)  # or a noisy child of its would keep them filled until the deadline
                     selector.unregister(exit_event)
                 elif data := os.read(key.fd, 65536):
                     output.feed(key.data, data)
