@@ -27,6 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = Path("image-recipes")
 BOARDS = Path("board")
 
+PORTS = ("wan", "lan")
+"""What the two bridged interfaces are called on every board, whatever the kernel calls them."""
+
 RESERVED_INTERFACES = ("wan", "lan", "lo")
 """Names that the initramfs gives to the two ports, and the one that Linux has anyway."""
 

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 
 from firmware.layout import NAMESPACE, SLOTS
-from firmware.recipe import ROOT, Address, Image
+from firmware.recipe import PORTS, ROOT, Address, Image
 from mamori.formats import bootstate
 from mamori.formats.problems import MamoriError
 from mamori.formats.release import EarlyBridge, Variant
@@ -45,9 +45,11 @@ def render_image(image: Image, root: Path = ROOT) -> Mapping[str, str]:
         if "/_" in f"/{name}":
             continue  # a fragment that others include
         try:
-            files[name.removesuffix(".j2")] = environment.get_template(name).render(facts)
+            text = environment.get_template(name).render(facts)
         except jinja2.TemplateError as error:
             raise MamoriError(f"{TEMPLATES / name}: {error}") from error
+        if text.strip():  # a file that this image has no use for renders to nothing
+            files[name.removesuffix(".j2")] = text
     return MappingProxyType(files)
 
 
@@ -72,6 +74,7 @@ def _facts(image: Image) -> Mapping[str, Any]:
         "board": image.board,
         "layout": image.layout,
         "slots": SLOTS,
+        "ports": PORTS,
         "bootstate": bootstate,
         "lab": image.recipe.variant is Variant.LAB,
         "early_forward": image.recipe.bridge.early is EarlyBridge.FORWARD,

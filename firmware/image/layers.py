@@ -14,7 +14,7 @@ from firmware.bases import BaseTree
 from firmware.cache import Artifact, tree_sha256
 from firmware.image import tar
 from firmware.image.tar import add_text, add_tree, new_tar, read_members
-from firmware.recipe import Image
+from firmware.recipe import PORTS, Image
 from firmware.workspace import Tools, Workspace
 from mamori.formats import release
 from mamori.formats.release import Variant
@@ -22,7 +22,6 @@ from signing.anchors import Anchors
 
 TAR = "layer.tar"
 OVERLAY = Path("overlay")
-PORTS = ("wan", "lan")
 
 _ACCOUNTS = ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow")
 _SYSUSERS = "usr/lib/sysusers.d/mamori.conf"
