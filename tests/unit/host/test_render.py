@@ -11,6 +11,7 @@ from tests.support.recipes import APPLIANCE, SOURCE, UTM, copy_recipes, edit
 
 KERNEL = {"buildroot/linux.fragment"}
 NETWORK = {f"rootfs/usr/lib/systemd/network/{name}" for name in ("10-bridge.netdev", "10-keep.link", "20-bridge.network")}
+OPENS = "rootfs/usr/lib/systemd/system/mamori-inspect.service.d/50-open.conf"
 PORTS = {f"rootfs/usr/lib/systemd/network/{name}" for name in ("20-lan.network", "20-wan.network")}
 
 
@@ -46,7 +47,7 @@ FACTS = {
     "the size of data": (UTM, "size_mib = 1024", "size_mib = 1028", {"genimage.cfg", "rootfs/usr/lib/repart.d/50-data.conf"}),
     "the place of data": (UTM, "start_mib = 3396", "start_mib = 3400", {"genimage.cfg"}),
     "the bridge's name": (APPLIANCE, "", '\n[bridge]\nname = "bridge7"\n', {"initramfs/init"} | NETWORK | PORTS),
-    "what the bridge does early": (APPLIANCE, "", '\n[bridge]\nearly = "closed"\n', {"initramfs/init"}),
+    "what the bridge does early": (APPLIANCE, "", '\n[bridge]\nearly = "closed"\n', {"initramfs/init", OPENS} | PORTS),
     "the appliance's own address": (
         APPLIANCE,
         "",
