@@ -62,7 +62,7 @@ def verify(path: str, json: bool = False) -> None:
 
     console = Console()
     workspace = Workspace(console)
-    checks = verify_release(prepare_tools(workspace, read_lock(ROOT)), Path(path))
+    checks = verify_release(prepare_tools(workspace, read_lock(ROOT)), Path(path), console)
     if json:
         console.json([asdict(check) for check in checks])
         return
