@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -18,12 +19,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from firmware.build import Built
+from firmware.console import Console
 from firmware.kvm import probe
 from firmware.netns import open_tap
 from firmware.process import PIPE, Argument, Running, run, start
 from firmware.recipe import Board, Qemu
-from firmware.varstore import CODE
+from firmware.varstore import CODE, build_varstore
+from firmware.workspace import Workspace
 from mamori.formats.problems import MamoriError
+from mamori.formats.release import Variant
+from signing.uri import FileKey
 
 PORTS = ("wan", "lan")
 
@@ -166,6 +172,36 @@ def prepare_media(folder: Path, disk: Path, variables: Path, *, fresh: bool = Fa
     shutil.copyfile(variables, media.variables)
     source.write_text(stamp)
     return media, True
+
+
+def boot_interactively(built: Built, console: Console, *, lan: str = "", wan: str = "", fresh: bool = False) -> None:
+    """The built image on this terminal, until the machine is ended. It keeps its disk from start to start."""
+    workspace, folder = Workspace(console), built.folder.parent / "machine"
+    variables = build_varstore(workspace, built.signer.keyset)
+    accelerator = choose_accelerator()
+    known = (folder / _SOURCE).exists()
+    media, is_new = prepare_media(folder, built.disk, variables, fresh=fresh)
+    if is_new and known:
+        console.tell(f"a new disk, because {'--fresh was given' if fresh else 'the image changed'}")
+    with start_machine(built.image.board, folder, media, lan=lan, wan=wan, accelerator=accelerator, foreground=True) as machine:
+        for line in _describe(built, accelerator, machine.ssh_port, lan, wan):
+            console.tell(line)
+        if machine.wait():
+            machine.check()
+
+
+def _describe(built: Built, accelerator: Accelerator, ssh_port: int | None, lan: str, wan: str) -> Iterator[str]:
+    """What someone in front of the machine wants to know."""
+    yield f"{built.image.label} {built.image.version}; leave with Ctrl-A X"
+    if accelerator is Accelerator.TCG:
+        yield "without KVM, so the start takes half a minute or more"
+    for port, namespace in (("wan", wan), ("lan", lan)):
+        if namespace:
+            yield f"port {port} is {TAPS[port]} in the network namespace {namespace}"
+    ssh = built.signer.keyset.ssh
+    if ssh_port and ssh and isinstance(ssh.key, FileKey) and built.image.recipe.variant is Variant.LAB:
+        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        yield f"log in with: ssh -p {ssh_port} -i {shlex.quote(str(ssh.key.path))} {options} root@127.0.0.1"
 
 
 def _facts(board: Board) -> Qemu:

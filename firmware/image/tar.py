@@ -69,6 +69,10 @@ def merge(layers: Iterable[Path], target: Path) -> None:
                 if not (info.isdir() and name in winner):
                     winner[name] = number
     with new_tar(target) as merged:
+        # mkfs.erofs makes a root folder that is not in the archive writable for everyone, and sshd then refuses all keys.
+        root = tarfile.TarInfo("./")
+        root.type, root.mode = tarfile.DIRTYPE, 0o755
+        merged.addfile(root)
         for number, layer in enumerate(paths):
             with tarfile.open(layer) as tar:
                 for info in tar:

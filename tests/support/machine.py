@@ -1,0 +1,114 @@
+"""Boxes: the built image in QEMU, with an office around it or alone, and a way in."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paramiko
+import testinfra
+from testinfra.host import Host
+
+from firmware.build import Built, build_image
+from firmware.console import Console
+from firmware.netns import call_in_namespace
+from firmware.qemu import Machine, Media, choose_accelerator, prepare_media, start_machine
+from firmware.varstore import build_varstore
+from firmware.workspace import Workspace
+from signing.uri import FileKey
+from tests.support.office import BOX, Office
+from tests.support.wait import check_until, patience_s
+
+READY = "mamori: ready "
+STARTING = "mamori: starting slot "
+
+READY_WITHIN_S = 240.0
+"""Half a minute on an idle machine under TCG; others may be using it."""
+LOADER_WITHIN_S = 90.0
+
+Edit = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box that is up: its machine, and testinfra's view from inside."""
+
+    machine: Machine
+    media: Media
+    host: Host
+
+    def status(self) -> dict[str, Any]:
+        """What `mamori status --json` says."""
+        answer: dict[str, Any] = json.loads(self.host.check_output("mamori status --json"))
+        return answer
+
+
+def build_lab() -> Built:
+    """The lab's image; nothing is done when it is built already."""
+    return build_image(Workspace(Console(progress=io.StringIO())), "lab")
+
+
+@contextlib.contextmanager
+def start_box(
+    built: Built, *, edit: Edit = lambda _: None, office: Office | None = None, grow_bytes: int = 0
+) -> Iterator[tuple[Machine, Media]]:
+    """A machine on its way up from a factory disk that `edit` has changed, `grow_bytes` larger than the image."""
+    variables = build_varstore(Workspace(Console()), built.signer.keyset)
+    with tempfile.TemporaryDirectory(prefix="mamori-box-") as name:
+        size_bytes = built.disk.stat().st_size + grow_bytes
+        media, _ = prepare_media(Path(name), built.disk, variables, size_bytes=size_bytes)
+        edit(media.disk)
+        cables = {"wan": office.wan, "lan": office.lan} if office else {}
+        with start_machine(built.image.board, Path(name), media, accelerator=choose_accelerator(), **cables) as machine:
+            yield machine, media
+
+
+@contextlib.contextmanager
+def start_ready_box(
+    built: Built, *, edit: Edit = lambda _: None, office: Office | None = None, grow_bytes: int = 0
+) -> Iterator[Box]:
+    """The same, once it has said that it is ready and lets the lab in."""
+    with start_box(built, edit=edit, office=office, grow_bytes=grow_bytes) as (machine, media):
+        machine.wait_for(READY, patience_s(READY_WITHIN_S))
+        host = _log_in(built, machine, office)
+        try:
+            yield Box(machine, media, host)
+        finally:
+            host.backend.client.close()
+
+
+def _log_in(built: Built, machine: Machine, office: Office | None) -> Host:
+    """testinfra over a connection of ours: a socket opened in the office's network stays there, and needs no proxy."""
+    client = paramiko.SSHClient()
+    client.set_missing_host_key_policy(paramiko.AutoAddPolicy())  # the box made its key a few seconds ago
+    ssh = built.signer.keyset.ssh
+    assert ssh is not None
+    assert isinstance(ssh.key, FileKey)
+    key = str(ssh.key.path)
+
+    def answers() -> bool:
+        machine.check()
+        try:
+            wire = _connect(machine, office)
+            client.connect("box", username="root", key_filename=key, sock=wire, banner_timeout=patience_s(30), look_for_keys=False)
+        except (OSError, EOFError, paramiko.SSHException):
+            return False
+        return True
+
+    check_until("the box lets the lab in", answers, within_s=120)
+    host = testinfra.get_host("paramiko://root@box")
+    host.backend.client = client
+    return host
+
+
+def _connect(machine: Machine, office: Office | None) -> socket.socket:
+    if office is None:
+        return socket.create_connection(("127.0.0.1", machine.ssh_port), patience_s(10))
+    return call_in_namespace(office.wan, lambda: socket.create_connection((BOX, 22), patience_s(10)))
