@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import pwd
 import shutil
@@ -12,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from firmware import kvm
 from firmware.console import Console
 from firmware.host_tools import Purpose, install_command, missing, which
 from firmware.process import run
@@ -104,17 +103,11 @@ def _probe(name: str, argv: list[str]) -> Finding:
 
 def _kvm() -> Finding:
     """A /dev/kvm that opens may still not run a guest (nested virtualisation): firmware.kvm tries one."""
-    name, device = "KVM", Path("/dev/kvm")
-    if not os.access(device, os.R_OK | os.W_OK):
-        return Finding(
-            name, False, f"{device} {'is not ours to open' if device.exists() else 'does not exist'}; QEMU emulates, slowly"
-        )
+    name = "KVM"
     if which("qemu-system-x86_64") is None:
         return Finding(name, False, "cannot be tried without QEMU")
-    if importlib.util.find_spec("firmware.kvm") is None:
-        return Finding(name, False, "present, but not tried")
-    reason: str = importlib.import_module("firmware.kvm").probe()
-    return Finding(name, not reason, reason)
+    reason = kvm.probe()
+    return Finding(name, not reason, f"{reason}; QEMU emulates, slowly" if reason else "")
 
 
 def _loop() -> Finding:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 from firmware.layout import Layout, PartitionSpec, plan_layout
 from firmware.version import Source
+from mamori.formats.bootstate import DEFAULT_TRIES, MAX_TRIES
 from mamori.formats.problems import BadInputError, Problem
 from mamori.formats.release import Base as BaseKind
 from mamori.formats.release import EarlyBridge, Variant
@@ -30,7 +31,7 @@ BOARDS = Path("board")
 PORTS = ("wan", "lan")
 """What the two bridged interfaces are called on every board, whatever the kernel calls them."""
 
-RESERVED_INTERFACES = ("wan", "lan", "lo")
+RESERVED_INTERFACES = (*PORTS, "lo")
 """Names that the initramfs gives to the two ports, and the one that Linux has anyway."""
 
 Name = Annotated[str, Matches(r"[a-z0-9][a-z0-9_-]{0,31}", "a name of lower-case letters, digits, `-` and `_`")]
@@ -73,7 +74,7 @@ class UpdatePolicy:
     """`tries` is how often a trial slot may be started: at least 2, because an owner may pull the plug twice."""
 
     channel: Channel = Channel.STABLE
-    tries: Annotated[int, Between(2, 9)] = 3
+    tries: Annotated[int, Between(2, MAX_TRIES)] = DEFAULT_TRIES
 
 
 @dataclass(frozen=True)

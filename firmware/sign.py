@@ -11,7 +11,7 @@ from firmware.recipe import Image
 from firmware.workspace import Tools, Workspace
 from mamori.formats.problems import MamoriError
 from mamori.formats.release import Variant
-from signing.anchors import Anchors, read_anchors
+from signing.anchors import Anchors
 from signing.check import check_keyset
 from signing.commands import (
     RaucVerb,
@@ -80,14 +80,11 @@ def verify_file(tools: Tools, file: Path, signature: Path, authorities: Path, at
     tools.run(command.argv, reads=command.reads, writes=command.writes, env=command.env, explain=explain)
 
 
-def open_signer(workspace: Workspace, tools: Tools, image: Image) -> Signer:
-    """The keyset of the recipe, checked; development keys are made on first use of a recipe that may use them."""
-    keyset = prepare_keyset(workspace, image)
-    return Signer(keyset, read_anchors(keyset), tools)
-
-
 def prepare_keyset(workspace: Workspace, image: Image) -> Keyset:
-    """Read and check the keyset. BadInputError names every key that is missing, expired, or not allowed in a release."""
+    """The keyset of the recipe, checked; development keys are made on first use of a recipe that may use them.
+
+    BadInputError names every key that is missing, expired, or not allowed in a release.
+    """
     path = workspace.root / image.recipe.signing.keyset
     release = image.recipe.variant is Variant.RELEASE
     now = datetime.now(UTC)

@@ -34,9 +34,11 @@ def test_a_notification_arrives_at_either_kind_of_socket(kind: str, tmp_path: Pa
         assert manager.recv(1000).decode() == "READY=1\nSTATUS=雨"
 
 
-def test_without_a_manager_nothing_is_sent() -> None:
-    send_notification(None, "READY=1")
-    send_notification("", "READY=1")
+@pytest.mark.parametrize("address", [None, ""])
+def test_without_a_manager_nothing_is_sent_and_no_socket_opened(address: str | None) -> None:
+    before = sorted(Path("/proc/self/fd").iterdir())
+    send_notification(address, "READY=1")
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_a_manager_that_is_gone_is_an_os_error(tmp_path: Path) -> None:
