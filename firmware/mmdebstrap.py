@@ -116,6 +116,7 @@ def make_tree(tree: Tree, tar: Path, *, epoch: int, work: Path, on_line: OnLine)
         *(f"--dpkgopt={filter_}" for filter_ in PATH_FILTERS),
         '--aptopt=APT::Install-Recommends "false"',
         '--aptopt=Acquire::Retries "3"',
+        "--skip=output/dev",  # /dev is the kernel's, or the sandbox's
         # A tree with a last script of its own is cleaned by that, more thoroughly than mmdebstrap would.
         *(["--skip=cleanup"] if tree.finish else []),
         *hooks,

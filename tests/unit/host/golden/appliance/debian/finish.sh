@@ -12,8 +12,6 @@ rm -f "${root:?}/etc/os-release" "${root:?}/usr/lib/os-release" "${root:?}/etc/i
 rm -rf "${root:?}/usr/lib/udev/hwdb.d" "${root:?}/usr/lib/udev/hwdb.bin" "${root:?}/etc/udev/hwdb.bin"
 # /var is a tmpfs that systemd-tmpfiles fills at every start.
 find "${root:?}/var" -mindepth 1 -delete
-# /dev is the kernel's.
-find "${root:?}/dev" -mindepth 1 -delete
 rm -rf "${root:?}/tmp" "${root:?}/run"
 mkdir -m 1777 "${root:?}/tmp"
 mkdir -m 0755 "${root:?}/run" "${root:?}/data" "${root:?}/root/.ssh" 2>/dev/null || true
