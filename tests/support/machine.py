@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ STARTING = "mamori: starting slot "
 READY_WITHIN_S = 240.0
 """Half a minute on an idle machine under TCG; others may be using it."""
 LOADER_WITHIN_S = 90.0
+
+_RETRY_S = 2.0
 
 Edit = Callable[[Path], None]
 
@@ -87,7 +90,7 @@ def start_ready_box(
 def _log_in(built: Built, machine: Machine, office: Office | None) -> Host:
     """testinfra over a connection of ours: a socket opened in the office's network stays there, and needs no proxy."""
     client = paramiko.SSHClient()
-    client.set_missing_host_key_policy(paramiko.AutoAddPolicy())  # the box made its key a few seconds ago
+    client.set_missing_host_key_policy(paramiko.AutoAddPolicy())  # noqa: S507 - the box made its key a few seconds ago
     ssh = built.signer.keyset.ssh
     assert ssh is not None
     assert isinstance(ssh.key, FileKey)
@@ -97,8 +100,19 @@ def _log_in(built: Built, machine: Machine, office: Office | None) -> Host:
         machine.check()
         try:
             wire = _connect(machine, office)
-            client.connect("box", username="root", key_filename=key, sock=wire, banner_timeout=patience_s(30), look_for_keys=False)
+            client.connect(
+                "box",
+                username="root",
+                key_filename=key,
+                sock=wire,
+                banner_timeout=patience_s(30),
+                look_for_keys=False,
+                allow_agent=False,
+            )
+        except paramiko.AuthenticationException:
+            raise  # patience does not help, and sshd punishes whoever insists
         except (OSError, EOFError, paramiko.SSHException):
+            time.sleep(_RETRY_S)
             return False
         return True
 
