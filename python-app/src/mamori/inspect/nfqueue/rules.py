@@ -1,0 +1,135 @@
+"""The netfilter rules around the queue, as the text that iptables-restore and nft take whole or not at all. Starts nothing.
+
+One path on every kernel: the bridge hands its packets to the IP hooks (br_netfilter), which sees through VLAN and PPPoE
+tags and has connection tracking; iptables' NFQUEUE target is there where nft's `queue` expression is not.
+
+    known-bad sets (nft, before connection tracking) ─▶ FORWARD: what must not wait, and decided connections, pass │
+    the rest ─▶ NFQUEUE ─▶ POSTROUTING: a packet that the verdict marked decides its connection
+
+What must not wait: the kernel drops a queued packet whose connection is not confirmed yet while a clone of it exists
+(nfnetlink_queue.c, nf_ct_drop_unconfirmed), and a bridge makes clones of what it floods. Hence broadcast and multicast
+pass, and so does the first packet of a TCP connection. ARP never comes here (`bridge-nf-call-arptables` is off); of
+ICMPv6 only neighbour discovery passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+
+from mamori.inspect.nfqueue.messages import MAX_QUEUE
+
+DECIDED_MARK = 0x4D000000
+"""A packet's mark that says: this connection's verdict is final. The top byte is ours, the rest Suricata's and routing's."""
+MARK_MASK = 0xFF000000
+
+CHAIN = "MAMORI"
+SETS_TABLE = "mamori_known_bad"
+
+TCP_FAST_OPEN = 34
+"""RFC 7413: a SYN with this option may carry data, and data does not pass uninspected."""
+
+SYSCTLS = {
+    "net.bridge.bridge-nf-call-iptables": "1",
+    "net.bridge.bridge-nf-call-ip6tables": "1",
+    "net.bridge.bridge-nf-call-arptables": "0",
+    "net.bridge.bridge-nf-filter-vlan-tagged": "1",
+    "net.bridge.bridge-nf-filter-pppoe-tagged": "1",
+}
+"""What the rules need of the kernel; the keys exist once br_netfilter is loaded."""
+
+_NEIGHBOUR_DISCOVERY = (133, 134, 135, 136, 137)  # RFC 4861 §4
+_BLOCK_ELEMENTS = 64  # per line, so that an error names a place
+
+
+class Family(Enum):
+    """Each has its own rules; the value is the restore command that takes them."""
+
+    IPV4 = "iptables-nft-restore"
+    IPV6 = "ip6tables-nft-restore"
+
+
+@dataclass(frozen=True)
+class QueueRules:
+    """`first_queue` and the next ones, one for each of the `workers`; with `fail_open` packets pass when nobody listens."""
+
+    workers: int
+    fail_open: bool
+    first_queue: int = 0
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.first_queue < 0 or self.first_queue + self.workers - 1 > MAX_QUEUE:
+            raise ValueError(f"{self.workers} queues from {self.first_queue} on do not exist")
+
+
+def render_queue_rules(rules: QueueRules, family: Family) -> str:
+    """Input of the family's restore command. It replaces the tables filter and mangle, each at once, connections stay."""
+    decided = f"{DECIDED_MARK:#x}/{MARK_MASK:#x}"
+    accept = [
+        *(f"-m pkttype --pkt-type {kind}" for kind in ("broadcast", "multicast")),
+        *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {kind}" for kind in _NEIGHBOUR_DISCOVERY if family is Family.IPV6),
+        f"-m connmark --mark {decided}",
+        f"-p tcp -m tcp --syn ! --tcp-option {TCP_FAST_OPEN}",
+    ]
+    lines = [
+        "*mangle",
+        ":POSTROUTING ACCEPT",
+        # Only our bits, and only when they are set: a packet that passed without a verdict must not take a decision back.
+        f"-A POSTROUTING -m physdev --physdev-is-bridged -m mark --mark {decided}"
+        f" -j CONNMARK --save-mark --nfmask {MARK_MASK:#x} --ctmask {MARK_MASK:#x}",
+        "COMMIT",
+        "*filter",
+        ":FORWARD ACCEPT",
+        f":{CHAIN} -",
+        f"-A FORWARD -m physdev --physdev-is-bridged -j {CHAIN}",
+        *(f"-A {CHAIN} {match} -j ACCEPT" for match in accept),
+        f"-A {CHAIN} -j NFQUEUE {_queues(rules)}",
+        "COMMIT",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def render_no_rules() -> str:
+    """Input of either restore command that lets everything pass: inspection is off."""
+    return "*filter\n:FORWARD ACCEPT\nCOMMIT\n*mangle\n:POSTROUTING ACCEPT\nCOMMIT\n"
+
+
+def render_known_bad(bad: Iterable[IPv4Network | IPv6Network], allowed: Iterable[IPv4Network | IPv6Network] = ()) -> str:
+    """Input of `nft -f`: drop what comes from or goes to a bad address, unless either end is allowed.
+
+    The old table goes and the new one comes in one transaction. Drops are counted in the named counters `from_bad` and
+    `to_bad`, which start at zero again. It is done before connection tracking, so that a flood from a bad address costs no memory.
+    """
+    bad, allowed = tuple(bad), tuple(allowed)
+    # Declared before it is deleted, so that the first time is like every other.
+    lines = [f"table inet {SETS_TABLE}", f"delete table inet {SETS_TABLE}", f"table inet {SETS_TABLE} {{"]
+    for name, networks in (("bad", bad), ("allowed", allowed)):
+        # Collapsed, because nft refuses intervals that overlap.
+        ipv4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
+        ipv6 = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
+        lines += [*_render_set(f"{name}4", "ipv4_addr", ipv4), *_render_set(f"{name}6", "ipv6_addr", ipv6)]
+    lines += ["  counter from_bad { }", "  counter to_bad { }", "  chain prerouting {"]
+    lines += ["    type filter hook prerouting priority raw - 10; policy accept;"]
+    ends = (("saddr", "from_bad"), ("daddr", "to_bad"))
+    lines += [f"    {ip} {end} @allowed{digit} accept" for ip, digit in (("ip", 4), ("ip6", 6)) for end, _ in ends]
+    for ip, digit in (("ip", 4), ("ip6", 6)):
+        lines += [f"    {ip} {end} @bad{digit} counter name {counter} drop" for end, counter in ends]
+    return "\n".join([*lines, "  }", "}"]) + "\n"
+
+
+def _queues(rules: QueueRules) -> str:
+    last = rules.first_queue + rules.workers - 1
+    # The balance hashes the two addresses in either order: both directions of a flow, and all flows of a pair, on one worker.
+    numbers = f"--queue-balance {rules.first_queue}:{last}" if rules.workers > 1 else f"--queue-num {last}"
+    return f"{numbers} --queue-bypass" if rules.fail_open else numbers
+
+
+def _render_set(name: str, kind: str, networks: Iterable[IPv4Network | IPv6Network]) -> list[str]:
+    elements = [str(network) for network in networks]
+    lines = [f"  set {name} {{", f"    type {kind}; flags interval;"]
+    if elements:
+        blocks = [", ".join(elements[at : at + _BLOCK_ELEMENTS]) for at in range(0, len(elements), _BLOCK_ELEMENTS)]
+        lines += ["    elements = {", *(f"      {block}," for block in blocks), "    }"]
+    return [*lines, "  }"]
