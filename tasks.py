@@ -101,7 +101,7 @@ def doctor(_: Context, json: bool = False) -> None:
     doctor(json=json)
 
 
-@task(positional=["recipe"], help={"recipe": "whose base is locked, with the tools tree"})
+@task(help={"recipe": "whose base is locked, with the tools tree"})
 @guarded
 def lock(_: Context, recipe: str = "lab") -> None:
     """Take today's Debian package versions into debian.lock."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import re
-from collections.abc import Iterator
+import runpy
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from invoke.collection import Collection
 from invoke.loader import FilesystemLoader
 
+from firmware.recipe import Board, Recipe
 from firmware.version import parse_release
 from tests.support.checkout import ROOT, files
 
@@ -18,11 +23,21 @@ HEADING = re.compile(r"^#+ +(.+?) *#*$", re.MULTILINE)
 MAX_HELP_CHARS = 60
 
 
+def namespace() -> Collection:
+    module, _ = FilesystemLoader(start=str(ROOT)).load("tasks")
+    collection: Collection = module.namespace
+    return collection
+
+
 def verbs() -> dict[str, str]:
     """Name and docstring of every verb of ./inv."""
-    module, _ = FilesystemLoader(start=str(ROOT)).load("tasks")
-    namespace: Collection = module.namespace
-    return {name: namespace[name].body.__doc__ or "" for name in namespace.task_names}
+    return {name: namespace()[name].body.__doc__ or "" for name in namespace().task_names}
+
+
+def bare_arguments() -> Mapping[str, str]:
+    """The verbs whose optional first argument `inv` itself spells out for Invoke."""
+    spelled_out: Mapping[str, str] = runpy.run_path(str(ROOT / "inv"))["BARE_ARGUMENT"]
+    return spelled_out
 
 
 def documents() -> dict[Path, str]:
@@ -54,6 +69,19 @@ def test_every_verb_is_in_the_readme() -> None:
     assert [name for name in verbs() if f"./inv {name.replace('.', ' ')}" not in readme] == []
 
 
+def test_the_readme_shows_the_bare_arguments_that_a_verb_takes() -> None:
+    """`VERB NAME` is a required argument, `VERB [NAME]` an optional one; Invoke would ignore a positional one with a default."""
+    shown = dict(
+        re.findall(r"^\| `\./inv ([a-z]+(?: [a-z]+)?)(?: (\[?)[A-Z]+\]?)?` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    )
+    assert {verb.replace(" ", ".") for verb in shown} == set(verbs())
+    optional = {verb for verb, bracket in shown.items() if bracket}
+    assert optional == set(bare_arguments())
+    assert [
+        name for name in verbs() for argument in namespace()[name].get_arguments() if argument.positional and argument.default
+    ] == []
+
+
 def test_the_changelog_goes_from_the_newest_calendar_version_to_the_oldest() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     entries = [parse_release(f"## {title}") for title in re.findall(r"^## (.+)$", changelog, re.MULTILINE)]
@@ -72,6 +100,33 @@ def test_a_decision_says_why_and_what_was_refused(path: Path) -> None:
     text = (ROOT / path).read_text()
     assert re.match(rf"# {int(path.name[:4])}\. \S", text)
     assert {"Context", "Decision", "Refused"} <= set(re.findall(r"^## (\w+)", text, re.MULTILINE))
+
+
+def keys(schema: type, prefix: str = "") -> Iterator[str]:
+    """Every TOML key of a dataclass and of those in it, with dots; in a table of any names, the name is NAME."""
+    for name, annotation in typing.get_type_hints(schema).items():
+        if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+            yield from (f"{prefix}{name}={choice.value}" for choice in annotation)
+            continue
+        inner = [type_ for type_ in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(type_)]
+        is_table = typing.get_origin(annotation) is Mapping
+        yield from (
+            keys(typing.cast(type, inner[0]), f"{prefix}{name}.{'NAME.' if is_table else ''}") if inner else [f"{prefix}{name}"]
+        )
+
+
+def explained(text: str) -> Iterator[str]:
+    """What a document's tables explain: the key in the first cell of a row, and `key=value` for each value in its other cells."""
+    for key, rest in re.findall(r"^\| `([\w.]+)` \|(.*)$", text, re.MULTILINE):
+        yield key
+        yield from (f"{key}={value}" for value in re.findall(r"`([a-z]+)`", rest))
+
+
+@pytest.mark.parametrize(("document", "schema"), [("docs/recipes.md", Recipe), ("docs/boards.md", Board)])
+def test_every_key_and_choice_of_a_recipe_and_a_board_is_explained(document: str, schema: type) -> None:
+    told = set(explained((ROOT / document).read_text()))
+    assert [key for key in keys(schema) if key not in told] == []
+    assert {key for key in told if "=" not in key} == {key.partition("=")[0] for key in keys(schema)}
 
 
 def test_relative_links_lead_somewhere() -> None:

@@ -66,6 +66,7 @@ def inv(checkout: Path, *arguments: str, cwd: Path | None = None) -> Result:
         pytest.param(["build", "appliance", "--verbose"], ["build", "--recipe", "appliance", "--verbose"], id="a bare recipe"),
         pytest.param(["boot", "--lan", "x"], ["boot", "--lan", "x"], id="flags stay"),
         pytest.param(["test", "unit"], ["test", "--level", "unit"], id="a bare level"),
+        pytest.param(["lock", "lab"], ["lock", "--recipe", "lab"], id="a recipe whose base is locked"),
         pytest.param(["keys", "init"], ["keys.init"], id="a verb of a collection"),
         pytest.param(["verify", "out/a b"], ["verify", "out/a b"], id="required arguments stay"),
     ],
