@@ -7,6 +7,7 @@ and requests both go through `normal_path` and `normal_query`, and are compared 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 from urllib.parse import quote, unquote_to_bytes
@@ -67,10 +68,10 @@ def _ipv6(text: str) -> str:
         return host_name(text.encode("latin-1", "replace"))
 
 
-def parse_target(method: str, target: str, host_field: str | None) -> tuple[Url, ...]:
-    """Every URL that a server may read, the likeliest first: the target's own host (RFC 9112, section 3.2.2) before the
-    Host field's, when the two differ. `target` and `host_field` are text in latin-1, as they came."""
-    named = () if host_field is None else (parse_authority(host_field),)
+def parse_target(method: str, target: str, host_fields: Sequence[str]) -> tuple[Url, ...]:
+    """Every URL that a server may read, the likeliest first: the target's own host (RFC 9112, section 3.2.2) before those of
+    the Host fields, the first of these before the others. All are text in latin-1, as they came."""
+    named = tuple(map(parse_authority, host_fields))
     if method == "CONNECT":
         return tuple(Url(host, port or DEFAULT_PORT, "", "") for host, port in dict.fromkeys((parse_authority(target), *named)))
     scheme = _SCHEME.match(target)

@@ -1,0 +1,89 @@
+"""What happens on an HTTP/1.x connection. Offsets are those of the direction's TCP stream, half open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mamori.inspect.coding import Unseen
+from mamori.inspect.http1_head import Anomaly, ContentRange, Fields
+from mamori.inspect.http_url import Url
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyFound:
+    start: int
+    end: int
+    kind: Anomaly
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReceived:
+    """The head of a request. `urls` are all that a server may read, the likeliest first; block if any of them is blocked."""
+
+    start: int
+    end: int
+    method: str
+    target: str
+    version: tuple[int, int]
+    fields: Fields
+    urls: tuple[Url, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseReceived:
+    """The head of a response, interim ones (1xx) included. `request` is what it answers, None where that was not seen."""
+
+    start: int
+    end: int
+    version: tuple[int, int]
+    status: int
+    reason: str
+    fields: Fields
+    request: RequestReceived | None
+    content_range: ContentRange | None
+
+
+@dataclass(frozen=True, slots=True)
+class BodyReceived:
+    """`raw` lies at [start, end) of the stream (chunk framing is outside); `data` is what it decodes to, at `position` of the
+    decoded body: `raw` itself without a coding, empty where BodyUnseen was told."""
+
+    start: int
+    end: int
+    raw: bytes | memoryview
+    data: bytes | memoryview
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class BodyUnseen:
+    """From `start` on the body's decoded form is not known."""
+
+    start: int
+    reason: Unseen
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEnded:
+    """`complete` is False when the connection ended before the message."""
+
+    end: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """From `start` on the stream is another protocol's: the Upgrade field's, `h2` after a preface, "" in a CONNECT tunnel."""
+
+    start: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpaqueReceived:
+    start: int
+    end: int
+    data: bytes | memoryview
+
+
+Event = AnomalyFound | RequestReceived | ResponseReceived | BodyReceived | BodyUnseen | MessageEnded | Switched | OpaqueReceived
