@@ -29,8 +29,10 @@ def flash(case: Case, compressed: Path, block_map: Path, target: Path) -> None:
 def check_table(case: Case, disk: Path, what: str) -> str:
     """MamoriError unless the partition table is the layout of the image's board, with both of its copies sound."""
     with blamed_on(f"{what}: its partition table is damaged"):
-        case.ask(["sfdisk", "--verify", disk], disk)
+        complaint = case.ask(["sfdisk", "--verify", disk], disk).stderr.strip()
         table = json.loads(case.ask(["sfdisk", "--json", disk], disk).stdout)["partitiontable"]
+    if complaint:  # sfdisk is content with one good table of the two
+        raise MamoriError(f"{what}: its partition table is damaged ({complaint.splitlines()[0]})")
     board, layout = f"board/{case.image.board_name}/board.toml", case.image.layout
     found = {entry["name"]: entry for entry in table["partitions"]}
     for name, expected in _expected(layout).items():
@@ -102,7 +104,7 @@ def check_data(case: Case, disk: Path, what: str) -> str:
 
 def check_names(files: Mapping[str, Path], expected: set[str], where: str) -> None:
     """MamoriError unless exactly the expected files are there."""
-    for name in sorted(expected ^ files.keys()):
+    for name in (*sorted(expected - files.keys()), *sorted(files.keys() - expected)):
         raise MamoriError(f"{where}: {name} {'is missing' if name in expected else 'does not belong there'}")
 
 
