@@ -42,6 +42,8 @@ MAC_ADDRESSES: Mapping[str, str] = {"wan": "52:54:00:4d:00:00", "lan": "52:54:00
 DISK, SERIAL = "disk.img", "serial.log"
 
 _VARIABLES, _SOURCE, _LOG = "variables.fd", "disk.source", "qemu.log"
+_NOWHERE = "socket,udp=127.0.0.1:9,localaddr=127.0.0.1:0"
+"""Frames go to the discard port. A hub without a peer takes none, and the guest then complains about a stuck queue."""
 _FIRST_SLOT = 0x10  # PCI slots of the ports: behind everything that QEMU places, and in the order of board.ports
 _SSH_PORTS = range(2222, 2240)  # the first that is free; the range only ends so that a person can remember it
 _POLL_S = 0.005  # bench_boot takes times from the serial log
@@ -137,7 +139,7 @@ def start_machine(
     with contextlib.ExitStack() as cables:
         taps = {port: _open_cable(cables, namespace, port) for port, namespace in (("wan", wan), ("lan", lan)) if namespace}
         ssh_port = None if wan else _free_port()
-        backends = {"wan": f"user,hostfwd=tcp:127.0.0.1:{ssh_port}-:22", "lan": "hubport,hubid=0"}
+        backends = {"wan": f"user,hostfwd=tcp:127.0.0.1:{ssh_port}-:22", "lan": _NOWHERE}
         backends |= {port: f"tap,fd={descriptor}" for port, descriptor in taps.items()}
         argv = [*plan_machine(board, media, accelerator, backends), *_plan_console(folder, foreground)]
         (folder / SERIAL).unlink(missing_ok=True)

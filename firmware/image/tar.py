@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+MOUNT_POINTS = ("dev", "proc", "run", "sys")
+"""What the initramfs hands over. The root cannot be written to later, and a base may have left them out."""
+
 
 @contextmanager
 def new_tar(path: Path) -> Iterator[tarfile.TarFile]:
@@ -70,9 +73,10 @@ def merge(layers: Iterable[Path], target: Path) -> None:
                     winner[name] = number
     with new_tar(target) as merged:
         # mkfs.erofs makes a root folder that is not in the archive writable for everyone, and sshd then refuses all keys.
-        root = tarfile.TarInfo("./")
-        root.type, root.mode = tarfile.DIRTYPE, 0o755
-        merged.addfile(root)
+        for name in ("./", *(point for point in MOUNT_POINTS if point not in winner)):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            merged.addfile(folder)
         for number, layer in enumerate(paths):
             with tarfile.open(layer) as tar:
                 for info in tar:

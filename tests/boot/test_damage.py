@@ -12,7 +12,7 @@ from firmware.image.boot import UKI
 from tests.support.disk import flip_bit, kernel_offset
 from tests.support.machine import STARTING, Box, start_ready_box
 
-VICTIM = "/usr/sbin/tcpdump"
+VICTIM = "/usr/bin/tcpdump"
 """A large file that nothing on the box reads by itself."""
 
 
