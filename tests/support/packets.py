@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from ipaddress import IPv4Address, IPv6Address
 
@@ -9,6 +10,11 @@ CLIENT, SERVER = IPv4Address("192.0.2.1").packed, IPv4Address("198.51.100.2").pa
 CLIENT6, SERVER6 = IPv6Address("2001:db8::1").packed, IPv6Address("2001:db8::2").packed
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+
+
+def seeded(seed: int) -> random.Random:
+    """Chance that is the same in every run."""
+    return random.Random(seed)  # noqa: S311 - nothing is to be kept secret
 
 
 def ipv4(

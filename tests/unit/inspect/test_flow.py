@@ -71,7 +71,9 @@ CONVERSATIONS = {
 
 
 @pytest.mark.parametrize(("there", "back", "originator", "responder"), CONVERSATIONS.values(), ids=CONVERSATIONS)
-def test_both_directions_are_one_flow(there: bytes, back: bytes, originator: tuple[bytes, int], responder: tuple[bytes, int]) -> None:
+def test_both_directions_are_one_flow(
+    there: bytes, back: bytes, originator: tuple[bytes, int], responder: tuple[bytes, int]
+) -> None:
     table = Table()
     first, second = (table.receive(parse_packet(data), 1.0, link=7) for data in (there, back))
     assert first[0] is second[0]
@@ -164,9 +166,7 @@ def test_the_receiver_of_an_answer_is_the_originator() -> None:
 
 @pytest.mark.parametrize("state", list(State), ids=lambda state: state.name)
 def test_a_flow_is_over_when_its_states_time_is(state: State) -> None:
-    packets = next(
-        packets[: states.index(state) + 1] for packets, states in LIVES.values() if state in states
-    )
+    packets = next(packets[: states.index(state) + 1] for packets, states in LIVES.values() if state in states)
     table = Table()
     for packet in packets:
         flow, _ = table.receive(packet, 100.0)
@@ -273,7 +273,7 @@ def test_a_flood_of_new_flows_holds_no_more_bytes_than_stated() -> None:
         table: FlowTable[None, None] = FlowTable(max_flows=10_000)
         tracemalloc.start()
         for number in range(20_000):
-            flow, direction = table.receive(numbered(number), number * 1e-3)
+            flow, _ = table.receive(numbered(number), number * 1e-3)
             flow.originator_packets = flow.originator_bytes = flow.responder_packets = flow.responder_bytes = 1 << 20
             if streams:
                 for each in (ORIGINATOR, RESPONDER):

@@ -18,17 +18,16 @@ from mamori.inspect.fragments import (
     Reassembled,
 )
 from mamori.inspect.packet import parse_packet
-from tests.support.packets import UDP, extension, fragment_header, ipv4, ipv6, udp
+from tests.support.packets import CLIENT, SERVER, UDP, extension, fragment_header, ipv4, ipv6, udp
 
 FRAGMENT, DESTINATION = 44, 60
 BODY = udp(bytes(range(40)))
 
 
-def cut4(body: bytes, *cuts: int, identification: int = 1, ends: tuple[bytes, bytes] | None = None) -> list[bytes]:
+def cut4(body: bytes, *cuts: int, identification: int = 1, ends: tuple[bytes, bytes] = (CLIENT, SERVER)) -> list[bytes]:
     """IPv4 fragments of a UDP datagram, cut at these offsets."""
-    addresses = {"ends": ends} if ends else {}
     return [
-        ipv4(body[low:high], UDP, offset=low, more=high < len(body), identification=identification, options=bytes(4), **addresses)
+        ipv4(body[low:high], UDP, offset=low, more=high < len(body), identification=identification, options=bytes(4), ends=ends)
         for low, high in itertools.pairwise((0, *cuts, len(body)))
     ]
 

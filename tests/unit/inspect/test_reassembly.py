@@ -142,7 +142,10 @@ def test_unacknowledged_bytes_beyond_the_history_are_unknown(peer: Peer) -> None
     for number in range(pieces):
         peer.send(number * size, bytes(size))
     assert peer.send(0, b"x" * 5) == [Retransmitted(0, 5, 5)]
-    assert peer.send(3 * size - 2, b"xxxx") == [Retransmitted(3 * size - 2, 3 * size + 2, 2), ConflictSeen(3 * size, 3 * size + 2, bytes(2))]
+    assert peer.send(3 * size - 2, b"xxxx") == [
+        Retransmitted(3 * size - 2, 3 * size + 2, 2),
+        ConflictSeen(3 * size, 3 * size + 2, bytes(2)),
+    ]
     peer.hear(3 * size - 1)
     assert peer.send(3 * size - 2, b"xx") == [Retransmitted(3 * size - 2, 3 * size, 1)]
 
