@@ -147,12 +147,12 @@ class ResponseReader:
     """The server's direction: `receive` gives AnomalyFound, ResponseReceived, BodyReceived, BodyUnseen, MessageEnded, Switched,
     OpaqueReceived. `expect` tells it each request in order, since what a response is depends on what it answers."""
 
-    __slots__ = ("_messages", "_passed_over", "_seen_any", "_waiting")
+    __slots__ = ("_had_slop", "_messages", "_passed_over", "_seen_any", "_waiting")
 
     def __init__(self) -> None:
         self._messages = MessageStream()
         self._waiting: deque[RequestReceived] = deque()
-        self._seen_any = False
+        self._seen_any = self._had_slop = False
         self._passed_over = 0  # unexpected bytes since the last response
 
     def expect(self, request: RequestReceived) -> None:
@@ -195,12 +195,24 @@ class ResponseReader:
             if len(start) < STATUS_START_BYTES:
                 head.held += data[at:]
                 return len(data)
-            if find_status_line(start) is None:
+            slop = 0 if self._passed_over and _NEXT_RESPONSE.match(start) else find_status_line(start)
+            if slop is None or (slop and self._passed_over):
                 return self._on_strange(data, at, base, events)
+            if slop:
+                return self._skip_slop(slop, at)
         at, block = head.take(data, at)
         if block is not None:
             self._begin(block, base + at, events)
         return at
+
+    def _skip_slop(self, slop: int, at: int) -> int:
+        """The status line begins after so many bytes, some of which have come before this segment."""
+        head = self._messages.head
+        before = len(head.held)
+        del head.held[:slop]
+        head.start += slop
+        self._had_slop = True
+        return at + max(0, slop - before)
 
     def _on_strange(self, data: bytes, at: int, base: int, events: list[Event]) -> int:
         """No status line: a whole HTTP/0.9 reply if it is the first, else bytes that nobody asked for."""
@@ -233,10 +245,10 @@ class ResponseReader:
 
     def _begin(self, block: bytes, end: int, events: list[Event]) -> None:
         start = self._messages.head.start
-        slop = find_status_line(block) or 0
-        line, fields, odd = parse_fields(block[slop:])
+        line, fields, odd = parse_fields(block)
         status, odd_status = parse_status_line(line)
-        if slop:
+        if self._had_slop:
+            self._had_slop = False
             odd.append(Anomaly.JUNK_BEFORE_STATUS)
         events += [AnomalyFound(start, end, kind) for kind in odd + odd_status]
         code = status.status
@@ -271,6 +283,7 @@ class ResponseReader:
         wanted = request is not None and (request.method == "CONNECT" or request.fields.get("upgrade") is not None)
         if not wanted:
             events.append(AnomalyFound(self._messages.head.start, end, Anomaly.UNSOLICITED_SWITCH))
+        self._messages.end_message(end, events)
         events.append(Switched(end, (fields.get("upgrade") or "").lower()))
         self._messages.opaque = True
 
