@@ -147,18 +147,22 @@ class QuicReader:
         self._failure: str | None = None
 
     def receive(self, datagram: bytes | memoryview) -> list[Event]:
-        """One UDP payload. QuicError once no hello can come; and again for every call after it.
+        """One UDP payload. QuicError once no hello can come, after what came before it in the datagram, and from then on.
 
         One hello per attempt, once. Packets with a short header, and of handshakes that went on, give nothing.
         """
         if self._failure is not None:
             raise QuicError(self._failure)
+        events: list[Event] = []
         try:
-            return list(self._read(bytes(datagram)))
+            for event in self._read(bytes(datagram)):
+                events.append(event)
         except (QuicError, TlsError) as error:
             self._failure = str(error)
             self._attempts.clear()
-            raise QuicError(self._failure) from error
+            if not events:
+                raise QuicError(self._failure) from error
+        return events
 
     def _read(self, datagram: bytes) -> Iterator[Event]:
         if self._is_first and not looks_like_quic(datagram):
