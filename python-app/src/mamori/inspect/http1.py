@@ -195,8 +195,8 @@ class ResponseReader:
             if len(start) < STATUS_START_BYTES:
                 head.held += data[at:]
                 return len(data)
-            slop = 0 if self._passed_over and _NEXT_RESPONSE.match(start) else find_status_line(start)
-            if slop is None or (slop and self._passed_over):
+            slop = find_status_line(start)
+            if slop is None or (self._passed_over and not _NEXT_RESPONSE.match(start)):
                 return self._on_strange(data, at, base, events)
             if slop:
                 return self._skip_slop(slop, at)
