@@ -77,7 +77,7 @@ def sniff(client: bytes, server: bytes) -> Application | None:
         return from_client
     from_server = _sniff_server(server)
     if from_server is None and server.startswith(b"220"):
-        from_server = _after_220(client)
+        from_server = _after_220(client, server)
     return Application.UNKNOWN if from_server is None and is_full else from_server
 
 
@@ -108,10 +108,10 @@ def _name_in_greeting(start: bytes) -> Application | None:
     return Application.FTP if end and b"FTP" in line else None
 
 
-def _after_220(client: bytes) -> Application | None:
+def _after_220(client: bytes, server: bytes) -> Application | None:
     if _FTP_FIRST.match(client):
         return Application.FTP
-    return Application.UNKNOWN if b"\n" in client else None
+    return Application.UNKNOWN if b"\n" in client and b"\n" in server else None
 
 
 def _sniff_client(start: bytes) -> Application | None:
