@@ -55,6 +55,10 @@ TOOLS = (
     _tool("curl", "curl", "a real web client", Purpose.TEST),
     _tool("socat", "socat", "raw TCP and UDP through the box", Purpose.TEST),
     _tool("ping", "iputils-ping", "reachability through the box", Purpose.TEST),
+    _tool("iperf3", "iperf3", "throughput through a bridge", Purpose.TEST),
+    _tool("iptables-nft-restore", "iptables", "loads the rules around the packet queue", Purpose.TEST),
+    _tool("nft", "nftables", "loads the sets of known-bad addresses", Purpose.TEST),
+    _tool("ethtool", "ethtool", "switches segmentation offload off and on", Purpose.TEST),
     _tool("openssl", "openssl", "a second opinion on signatures, TLS servers", Purpose.TEST),
     _tool("shellcheck", "shellcheck", "checks the shell in templates and overlays", Purpose.LINT),
 )

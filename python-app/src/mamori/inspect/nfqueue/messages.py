@@ -27,7 +27,7 @@ HW_ADDRESS_BYTES = 8
 _HEADER = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _FAMILY = Struct(">BBH")  # nfgenmsg: family, version, res_id (the queue)
 _ATTRIBUTE = Struct("=HH")  # nlattr: length, type
-_ERROR = Struct("=iIHHI")  # nlmsgerr: errno, negative; and the length, type, flags, sequence of the message that it answers
+_ERROR = Struct("=iIHHII")  # nlmsgerr: errno, negative, and the header of the message that it answers
 _PACKET_HEADER = Struct(">IHB")  # nfqnl_msg_packet_hdr: packet, ethertype, hook
 _HW_ADDRESS = Struct(">HH8s")  # nfqnl_msg_packet_hw: length, padding, address
 _VERDICT_HEADER = Struct(">II")  # nfqnl_msg_verdict_hdr: verdict, packet
@@ -284,7 +284,7 @@ def _vlan(value: memoryview) -> Vlan:
 def _decode_answer(datagram: bytes, at: int, end: int) -> Answered:
     if end - at < _ERROR.size:
         raise MessageError("an answer without its question")
-    error, _, _, _, sequence = _ERROR.unpack_from(datagram, at)
+    error, _, _, _, sequence, _ = _ERROR.unpack_from(datagram, at)
     return Answered(sequence, -error)
 
 
