@@ -7,6 +7,7 @@ characters. NO_COLOR takes the colours away.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import signal
@@ -157,13 +158,21 @@ def guarded(verb: Callable[P, int | None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             Console().tell("interrupted")
             code = EXIT_INTERRUPTED
-        except Exception:  # the last line of defence shows the bug and says so
-            traceback.print_exc()
-            code = EXIT_BUG
+        except Exception as error:  # the last line of defence shows the bug and says so
+            code = EXIT_PROBLEM if _is_full_disk(error) else EXIT_BUG
+            if code == EXIT_BUG:
+                traceback.print_exc()
+            else:
+                Console().error(f"{error}\n    hint: free some room, or put out/ on a larger disk; what was there before is untouched")
         if code:
             sys.exit(code)
 
     return wrapper
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Any write may meet it, so it is told here once."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
