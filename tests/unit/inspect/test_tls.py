@@ -129,15 +129,19 @@ FLIGHTS = {
     "a record version of the future": record(BODY, version=b"\3\xff"),
     "a second record of another version": record(BODY[:50]) + record(BODY[50:], version=b"\3\x09"),
     "a record version below 3": record(BODY, version=b"\2\0"),
+    "the greatest record version that Go takes": record(BODY, version=b"\x0f\xff"),
     "an empty record before": record(b"") + PLAIN,
     "an empty record between": record(BODY[:50]) + record(b"") + record(BODY[50:]),
     "as many empty records as go": record(b"") * MAX_IDLE_RECORDS + PLAIN,
     "one empty record too many": record(b"") * (MAX_IDLE_RECORDS + 1) + PLAIN,
     "a warning before": WARNING + PLAIN,
     "a warning between": record(BODY[:50]) + WARNING + record(BODY[50:]),
+    "a fatal alert between": record(BODY[:50]) + record(b"\2\x28", ALERT) + record(BODY[50:]),
+    "a second record that is too long": record(BODY[:50]) + record(BODY[50:].ljust(16385)),
     "a change of cipher between": record(BODY[:50]) + record(b"\1", 20) + record(BODY[50:]),
     "another handshake message before": record(b"\0\0\0\0") + PLAIN,
     "another handshake message after": record(BODY + b"\x14\0\0\x0c" + bytes(12)),
+    "no cipher suites": record(message(BEFORE[: 35 + BEFORE[34]] + b"\0\0\1\0" + vector(b"".join(EXTENSIONS)))),
     "bytes after the extensions": record(message(PLAIN[9:] + b"x")),
     "no name": with_extensions(),
     "a name after all else": join_extensions(BEFORE, [*OTHERS, server_name(b"last.example")]),
@@ -222,6 +226,9 @@ NAMES: dict[str, str | None] = {
 ERRORS = {
     "one empty record too many": "more than 32 records",
     "a change of cipher between": "a record of type 20",
+    "a fatal alert between": "a record of type 21",
+    "a second record that is too long": "16385 bytes",
+    "no cipher suites": "without cipher suites",
     "bytes after the extensions": "bytes after",
     "two names": "two host names",
     "two name extensions": "extension 0 twice",
@@ -285,6 +292,7 @@ OTHERS_FIRST = {
     "BitTorrent": b"\x13BitTorrent protocol",
     "SMB": b"\0\0\0\xa4\xfeSMB",
     "a call of ONC RPC": b"\x80\0\0\x28\x12\x34\x56\x78\0\0\0\0",
+    "an SSLv2 hello without ciphers": b"\x80\x19\1\3\1\0\0\0\0\0\x10" + bytes(16),
     "an SSLv2 hello whose lengths do not add up": b"\x80\x2e\1\0\2\0\x15\0\0\0\x11" + bytes(40),
 }
 
@@ -328,6 +336,21 @@ def test_an_encrypted_client_hello_is_noted_with_its_config_id() -> None:
     assert read(with_extensions(extension(0xFE0D, outer), server_name(b"front.example"))).ech == EchOffer(0x2B, len(outer))
     assert read(with_extensions(extension(0xFE0D, b"\0\0"))).ech == EchOffer(None, 2)
     assert read(PLAIN).ech is None
+
+
+OLD_BEFORE, OLD_EXTENSIONS = split_extensions(python_hello("old.example", newest=ssl.TLSVersion.TLSv1_2))
+RESUMED = {
+    "an empty ticket": (join_extensions(OLD_BEFORE, OLD_EXTENSIONS), False),
+    "a ticket": (join_extensions(OLD_BEFORE, [part for part in OLD_EXTENSIONS if part[1] != 35] + [extension(35, b"t")]), True),
+    "a session id before TLS 1.3": (join_extensions(OLD_BEFORE[:34] + b"\1i" + OLD_BEFORE[35:], OLD_EXTENSIONS), True),
+    "a session id of TLS 1.3, which is for middleboxes": (PLAIN, False),
+    "a pre-shared key": (with_extensions(extension(41, b"key")), True),
+}
+
+
+@pytest.mark.parametrize(("flight", "is_resumed"), RESUMED.values(), ids=RESUMED)
+def test_a_client_resumes_by_ticket_key_or_old_session_id(flight: bytes, is_resumed: bool) -> None:
+    assert read(flight).resumption is is_resumed
 
 
 @contextmanager
