@@ -150,5 +150,5 @@ def _explained(error: ToolError) -> MamoriError:
         hint = "free some room, or put out/ and TMPDIR on a larger disk"
     elif "NO_PUBKEY" in text or "not signed" in text:
         hint = f"the archive's signature did not check against {KEYRING}: is debian-archive-keyring up to date?"
-    reason = " ".join(words[:3]) or error.ending
-    return MamoriError(f"the Debian packages could not be fetched and unpacked: {reason}\n{error}", hint)
+    told = " ".join(dict.fromkeys(words[:3])) or error.ending
+    return MamoriError(f"the Debian packages could not be fetched and unpacked: {told}\n    hint: {hint}\n{error}")

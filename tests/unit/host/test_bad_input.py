@@ -77,10 +77,10 @@ MISTAKES: dict[str, tuple[Mistake, list[str], list[str]]] = {
         [],
         ["secure_boot.db.certificate: expected a certificate that is valid on", "is the clock of this machine right?"],
     ),
-    "a release without keys of its own": (
+    "a recipe whose Buildroot tree is not there": (
         lambda _: None,
         ["--recipe=appliance"],
-        ["appliance"],
+        ["Recipe `appliance` is built from Buildroot", "there is no Buildroot tree here", "--buildroot PATH"],
     ),
     "a changelog without a version": (
         lambda c: c.edit("CHANGELOG.md", "## 2026.11.0", "## next"),
