@@ -17,7 +17,7 @@ import pytest
 
 from firmware.bench_inspect import ADDRESSES, Lab, start_lab
 from firmware.netns import call_in_namespace
-from firmware.process import run, start
+from firmware.process import Argument, run, start
 from mamori.inspect.nfqueue.checksum import finish_checksum
 from mamori.inspect.nfqueue.messages import Packet, Verdict, encode_verdict
 from mamori.inspect.nfqueue.queue import Queue, Settings, start_queue
@@ -88,7 +88,7 @@ def started_filter(lab: Lab, decide: Decide = accept, number: int = 0) -> Iterat
 
         def work() -> None:
             try:
-                while stop not in select([queue, stop], [], [])[0]:
+                while stop not in select([queue.fileno(), stop], [], [])[0]:
                     packets = queue.receive()
                     running.seen.extend(packets)
                     queue.send([decide(packet) for packet in packets])
@@ -117,10 +117,24 @@ def start_web_lab(web: Path) -> Iterator[Lab]:
     for name in ("allowed", "forbidden"):
         (web / name).write_text(name)
     with start_lab(f"mamori-nfq-{os.getpid()}") as lab:
-        argv = ["ip", "netns", "exec", lab.server, sys.executable, "-m", "http.server", "--bind", "::", "--directory", web, "80"]
+        argv: list[Argument] = [
+            "ip",
+            "netns",
+            "exec",
+            lab.server,
+            sys.executable,
+            "-m",
+            "http.server",
+            "--bind",
+            "::",
+            "--directory",
+            web,
+            "80",
+        ]
         with start(argv, explain="run the web server", log=web / "log") as server:
             listening = ["ip", "netns", "exec", lab.server, "ss", "-Hltn", "sport = 80"]
-            check_until("the web server listens", lambda: server.check() or run(listening, explain="ask").stdout, within_s=20)
+            check_until("the web server listens", lambda: run(listening, explain="ask").stdout, within_s=20)
+            server.check()
             yield lab
 
 

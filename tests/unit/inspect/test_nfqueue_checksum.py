@@ -21,7 +21,7 @@ RFC_1071 = bytes.fromhex("0001f203f4f5f6f7")
 
 def added_up(data: bytes) -> int:
     """RFC 1071 §4.1, word by word."""
-    total = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
+    total: int = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
@@ -61,7 +61,7 @@ def test_an_ordinary_packet_gets_its_full_checksum_whatever_the_field_held(proto
         finish_checksum(packet, info)
         check_sum_over(packet, addresses, protocol, len(content))
         at = len(packet) - len(content) + (16 if protocol == TCP else 6)
-        assert (packet[:at], packet[at + 2 :]) == (before[:at], before[at + 2 :]), "nothing else changed"
+        assert (bytes(packet[:at]), bytes(packet[at + 2 :])) == (before[:at], before[at + 2 :]), "nothing else changed"
 
 
 def test_options_and_extension_headers_are_stepped_over() -> None:

@@ -167,6 +167,7 @@ def test_a_packet_knows_whether_it_is_cut_and_whether_it_is_a_super_packet(
     (packet,) = decode(packet_message(NUMBERED, *attributes))
     assert isinstance(packet, Packet)
     assert (packet.is_truncated, packet.is_super_packet) == (truncated, super_packet)
+    assert packet.length_bytes == 3 + truncated
 
 
 def test_a_datagram_may_hold_several_messages_of_several_kinds() -> None:
