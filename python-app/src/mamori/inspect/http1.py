@@ -75,6 +75,11 @@ class RequestReader:
         """The next bytes of the stream. Raises HttpError."""
         return self._messages.receive(data, self._on_head)
 
+    @property
+    def held_bytes(self) -> int:
+        """What the reader keeps of the stream, for the flow table's account: at most MAX_HEAD_BYTES."""
+        return self._messages.held_bytes
+
     def end(self) -> list[Event]:
         """The client sends no more."""
         return self._messages.end()
@@ -165,6 +170,11 @@ class ResponseReader:
     def receive(self, data: bytes | memoryview) -> list[Event]:
         """The next bytes of the stream. Raises HttpError."""
         return self._messages.receive(data, self._on_head)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the reader keeps of the stream, at most MAX_HEAD_BYTES, and the size of the heads of requests that wait."""
+        return self._messages.held_bytes + sum(request.end - request.start for request in self._waiting)
 
     def end(self) -> list[Event]:
         """The server sends no more. Too few bytes for a status line are an HTTP/0.9 reply; a head without its end is told as far

@@ -100,6 +100,10 @@ class InChunks:
         """The part of a line that earlier segments brought."""
         return bytes(self._held)
 
+    @property
+    def held_bytes(self) -> int:
+        return len(self._held)
+
     def run(self, data: bytes | memoryview, at: int) -> tuple[int, int]:
         while at < len(data) and self._in is not _In.NOTHING:
             if self._in is _In.DATA:

@@ -107,6 +107,12 @@ class MessageStream:
         self.opaque = False
         self.error = ""
 
+    @property
+    def held_bytes(self) -> int:
+        """What is kept of the stream until more comes: part of a head, or of a chunk's line."""
+        chunks = self.body.framing if self.body is not None else None
+        return len(self.head.held) + (chunks.held_bytes if isinstance(chunks, InChunks) else 0)
+
     def receive(self, data: bytes | memoryview, on_head: _OnHead) -> list[Event]:
         if self.error:
             raise HttpError(self.error)
