@@ -1,4 +1,7 @@
-"""One build and one shared box for all tests that do not change it."""
+"""One build and one shared box for all tests that do not change it.
+
+The files' names put those tests last: once the shared box is up, it runs to the end of the session and takes time from the rest.
+"""
 
 from __future__ import annotations
 
