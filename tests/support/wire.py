@@ -22,7 +22,7 @@ from firmware.process import run
 from mamori.inspect.flow import Flow, FlowTable
 from mamori.inspect.fragments import Discarded, FragmentTable, Reassembled
 from mamori.inspect.packet import ACK, TCP, Packet, parse_packet
-from mamori.inspect.reassembly import Closed, ConflictSeen, Data, Refused, StreamEvent, UrgentSeen
+from mamori.inspect.reassembly import Closed, ConflictSeen, Data, Refused, Restarted, StreamEvent, UrgentSeen
 from tests.support.packets import seeded
 
 HOSTS = ("client", "server")
@@ -140,6 +140,8 @@ class Reading:
             if isinstance(event, Data):
                 assert event.start == len(self.said[direction])
                 self.said[direction].extend(event.data)
+            elif isinstance(event, Restarted):
+                self.said[direction].clear()
             elif isinstance(event, UrgentSeen):
                 self.urgent.append(event.at)
 

@@ -187,23 +187,69 @@ def test_a_packet_of_either_side_keeps_a_flow_alive() -> None:
     assert len(table.expire(2 * timeout - 1)) == 1
 
 
-@pytest.mark.parametrize("ending", [[FIN | ACK], [RST]], ids=["FIN", "RST"])
-def test_a_syn_after_the_end_begins_a_new_flow(ending: list[int]) -> None:
+def syn(number: int, sequence: int, flags: int = SYN) -> Packet:
+    packet = numbered(number, flags)
+    packet.sequence = sequence
+    return packet
+
+
+def syn_answer(number: int, acknowledgement: int) -> Packet:
+    packet = answer(number)
+    packet.acknowledgement = acknowledgement
+    return packet
+
+
+@pytest.mark.parametrize("before", [[], [FIN | ACK], [RST]], ids=["nothing", "FIN", "RST"])
+@pytest.mark.parametrize("streams", [False, True], ids=["decided", "read"])
+def test_an_answered_syn_begins_a_new_flow_whatever_was_before_it(before: list[int], streams: bool) -> None:
     table = Table()
     old = establish(table, 1, 0.0)
-    for flags in ending:
+    if streams:
+        old.stream(ORIGINATOR).receive(0, b"", SYN)
+    for flags in before:
         table.receive(numbered(1, flags), 1.0)
-    new, _ = table.receive(numbered(1), 2.0)
+    assert table.receive(syn(1, 0xFFFFFFFF), 2.0)[0] is old
+    assert table.receive(syn_answer(1, 1), 2.0)[0] is old
+    new, direction = table.receive(syn_answer(1, 0), 2.0)
     assert new is not old
     assert [(ended.flow, ended.ending) for ended in table.take_ended()] == [(old, Ending.REOPENED)]
-    assert (len(table), new.originator_packets, new.state) == (1, 1, State.OPENING)
+    assert (len(table), new.originator, new.responder_packets, direction) == (1, old.originator, 1, RESPONDER)
+    assert new.stream(ORIGINATOR).receive(0, b"GET") == [Data(0, b"GET")]
+    assert not new.stream(ORIGINATOR).picked_up
+    assert table.receive(syn_answer(1, 0), 2.0)[0] is new
 
 
-def test_a_syn_in_an_open_flow_changes_nothing() -> None:
+def test_the_new_flow_may_come_from_the_other_side() -> None:
+    table = Table()
+    old = establish(table, 1, 0.0)
+    back = answer(1, SYN)
+    back.sequence = 99
+    agreed = numbered(1, SYN | ACK)
+    agreed.acknowledgement = 100
+    assert [table.receive(packet, 1.0)[0] is old for packet in (back, agreed)] == [True, False]
+    new, direction = table.receive(answer(1, ACK), 1.0)
+    assert (new.originator, new.responder, direction) == (old.responder, old.originator, ORIGINATOR)
+
+
+@pytest.mark.parametrize("forged", [[], [FIN | ACK], [RST]], ids=["nothing", "FIN", "RST"])
+def test_a_syn_without_an_answer_changes_nothing(forged: list[int]) -> None:
     table = Table()
     flow = establish(table, 1, 0.0)
-    assert table.receive(numbered(1), 1.0)[0] is flow
-    assert (flow.state, table.take_ended()) == (State.OPEN, [])
+    for flags in forged:
+        table.receive(numbered(1, flags), 1.0)
+    assert table.receive(syn(1, 77), 1.0)[0] is flow
+    assert table.receive(syn(1, 77, SYN | ACK), 1.0)[0] is flow
+    assert table.receive(answer(1, ACK), 1.0)[0] is flow
+    assert table.take_ended() == []
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["not read", "read"])
+def test_a_handshake_may_be_repeated(streams: bool) -> None:
+    table = Table()
+    flow, _ = table.receive(syn(1, 5), 0.0)
+    if streams:
+        flow.stream(ORIGINATOR).receive(5, b"", SYN)
+    assert {table.receive(packet, 1.0)[0] for packet in (syn(1, 5), syn_answer(1, 6), syn_answer(1, 6))} == {flow}
 
 
 def full_table(kinds: dict[str, int]) -> Table:

@@ -21,6 +21,7 @@ from mamori.inspect.reassembly import (
     Retransmitted,
     Stream,
     StreamEvent,
+    SynSeen,
     UrgentSeen,
 )
 
@@ -296,7 +297,7 @@ def test_another_syn_counts_until_one_is_acknowledged(peer: Peer) -> None:
     assert peer.stream.receive(1000, b"", SYN) == [Restarted()]
     assert peer.stream.receive(1001, b"second") == [Data(0, b"second")]
     peer.stream.acknowledge(1001)
-    assert peer.stream.receive(ISN, b"third", SYN) == [Refused(0, 5, Refusal.OTHER_SYN)]
+    assert peer.stream.receive(ISN, b"third", SYN) == [SynSeen(ISN)]
     assert peer.stream.receive(1007, b"!") == [Data(6, b"!")]
 
 
@@ -337,6 +338,14 @@ def test_a_syn_corrects_a_stream_that_was_picked_up() -> None:
     assert peer.send(-1, b"", SYN) == [Restarted()]
     assert peer.send(0, b"true") == [Data(0, b"true")]
     assert not peer.stream.picked_up
+
+
+def test_a_stream_that_was_picked_up_and_confirmed_is_not_begun_anew() -> None:
+    peer = Peer(syn=False)
+    peer.send(7000, b"middle")
+    peer.hear(7006)
+    assert peer.send(-1, b"", SYN) == [SynSeen(ISN)]
+    assert peer.send(7006, b"!") == [Data(6, b"!")]
 
 
 def test_what_the_receiver_has_and_the_box_never_saw_is_a_gap(peer: Peer) -> None:

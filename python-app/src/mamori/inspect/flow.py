@@ -5,7 +5,8 @@
     for ended in table.expire(now): ...                 # when next_deadline() has come
 
 Fragments are reassembled before they get here. The originator is the sender of the first packet, unless that is the answer to a
-SYN. An ICMP error is a flow of its own.
+SYN. An ICMP error is a flow of its own. When both ports are used again, the new flow begins with the *answer* to the SYN: a SYN
+alone, and a FIN or RST before it, are easily forged so that the peer ignores them.
 
 A flow's state is only about how long to remember it, and who goes first when the table is full. It trusts flags, because a
 forged FIN or RST costs no more than that; whether an RST is believable and what was said is up to `Stream`. A TCP flow counts as
@@ -107,11 +108,11 @@ TRANSITIONS: Final = MappingProxyType(
 """A signal that is not there changes nothing."""
 
 _FIRST_STATES: Final = {TCP: State.OPENING, UDP: State.ONE_WAY, ICMP: State.ICMP, ICMPV6: State.ICMP}
-_REOPENED: Final = frozenset((State.CLOSED, State.ORIGINATOR_DONE, State.RESPONDER_DONE))
 
 # One bytes object as the key: 50 to 74 bytes, where a tuple of the same would be 250.
 _IPV4_KEY: Final = Struct("!4sH4sHBI")
 _IPV6_KEY: Final = Struct("!16sH16sHBI")
+_MASK: Final = 0xFFFFFFFF
 
 
 class Ending(Enum):
@@ -133,7 +134,7 @@ class Flow(Generic[Inspector, Verdict]):
     """
 
     __slots__ = (
-        *("_budget", "_flipped", "_key", "_queue", "_streams", "first_seen", "inspector", "last_seen", "state", "verdict"),
+        *("_budget", "_flipped", "_key", "_queue", "_streams", "_syn", "first_seen", "inspector", "last_seen", "state", "verdict"),
         *("originator_bytes", "originator_packets", "responder_bytes", "responder_packets"),
     )
 
@@ -143,6 +144,7 @@ class Flow(Generic[Inspector, Verdict]):
         self._queue = queue
         self._budget = budget
         self._streams: tuple[Stream, Stream] | None = None
+        self._syn: tuple[int, int] | None = None  # direction and number of a SYN that is not this connection's
         self.state = state
         self.first_seen = self.last_seen = now
         self.inspector: Inspector | None = None
@@ -196,6 +198,16 @@ class Flow(Generic[Inspector, Verdict]):
 _Queue = OrderedDict[bytes, None]
 
 
+def _begins_another(flow: Flow[Inspector, Verdict], packet: Packet, direction: int) -> bool:
+    """Whether a packet with SYN answers the SYN of another connection; such a SYN itself is only taken down."""
+    if packet.flags & ACK:
+        return flow._syn == (1 - direction, (packet.acknowledgement - 1) & _MASK)
+    own = flow._streams[direction].begins_after(packet.sequence) if flow._streams else flow.state is State.OPENING
+    if not own:
+        flow._syn = direction, packet.sequence
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Ended(Generic[Inspector, Verdict]):
     """The flow is not in the table any more; its inspector is left to be finished."""
@@ -233,8 +245,10 @@ class FlowTable(Generic[Inspector, Verdict]):
         else:
             key = layout.pack(source, from_port, destination, to_port, packet.protocol, link)
         flow = self._flows.get(key)
-        if flow is None or (packet.flags & (SYN | ACK) == SYN and flow.state in _REOPENED):
+        if flow is None:
             flow = self._open(key, flipped, packet, now)
+        elif packet.flags & SYN and _begins_another(flow, packet, ORIGINATOR if flipped == flow._flipped else RESPONDER):
+            flow = self._reopen(flow, key, flipped, packet, now)
         else:
             flow._queue.move_to_end(key)
         flow.last_seen = now
@@ -275,10 +289,7 @@ class FlowTable(Generic[Inspector, Verdict]):
         return ended
 
     def _open(self, key: bytes, flipped: bool, packet: Packet, now: float) -> Flow[Inspector, Verdict]:
-        old = self._flows.get(key)
-        if old is not None:
-            self._ended.append(self._end(old, Ending.REOPENED))
-        elif len(self._flows) >= self._max_flows:
+        if len(self._flows) >= self._max_flows:
             self._ended.append(self._make_room(now))
         answer = packet.flags & (SYN | ACK) == SYN | ACK
         state = _FIRST_STATES.get(packet.protocol, State.OTHER)
@@ -286,6 +297,15 @@ class FlowTable(Generic[Inspector, Verdict]):
         flow: Flow[Inspector, Verdict] = Flow(key, flipped != answer, queue, state, now, self.budget)
         self._flows[key] = flow
         queue[key] = None
+        return flow
+
+    def _reopen(
+        self, old: Flow[Inspector, Verdict], key: bytes, flipped: bool, packet: Packet, now: float
+    ) -> Flow[Inspector, Verdict]:
+        """Begin a flow with the answer to a SYN that was taken for the old one's."""
+        self._ended.append(self._end(old, Ending.REOPENED))
+        flow = self._open(key, flipped, packet, now)
+        flow.stream(ORIGINATOR).receive((packet.acknowledgement - 1) & _MASK, b"", SYN)
         return flow
 
     def _follow(self, flow: Flow[Inspector, Verdict], packet: Packet, direction: int) -> None:

@@ -22,6 +22,9 @@ A bridge forwards while it reads. A receiving program gets byte N only when all 
     ConflictSeen            seen before, but different: no sender does this by accident, so it is a signal of evasion. The stream
                             keeps the first copy, which is what was forwarded. What the receiver reads if both reach it depends
                             on its system, so drop the packet, or write `first` over the range before it goes
+    SynSeen                 a SYN with another number in a connection that is under way. Forward it: the receiver ignores it and
+                            what it carries (RFC 5961 4), or has lost the connection and begins another, which `FlowTable`
+                            recognises by the answer
     Refused                 not part of the stream as it is read here. Drop the packet; a sender in good faith sends again.
                             If it was forwarded all the same, the receiver's acknowledgement turns it into GapSeen
     GapSeen                 the receiver has acknowledged bytes that never came by here (they passed while the box failed
@@ -82,7 +85,6 @@ class Refusal(Enum):
     NO_ROOM = "AHEAD_BYTES or the budget is used up"
     BEYOND_THE_END = "after the FIN"
     OTHER_END = "a FIN in another place, or before bytes that came already"
-    OTHER_SYN = "a SYN with another number in a connection that is established"
     RESET_OUT_OF_WINDOW = "an RST that the peer would not believe"
 
 
@@ -145,6 +147,13 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class SynSeen:
+    """A SYN that does not belong to this connection, and its number."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class Restarted:
     """Forget what was read: the connection begins with another SYN."""
 
@@ -157,7 +166,7 @@ class Closed:
     reset: bool
 
 
-StreamEvent = Data | Buffered | Retransmitted | ConflictSeen | GapSeen | UrgentSeen | Refused | Restarted | Closed
+StreamEvent = Data | Buffered | Retransmitted | ConflictSeen | GapSeen | UrgentSeen | SynSeen | Refused | Restarted | Closed
 
 
 class Budget:
@@ -177,7 +186,7 @@ class Stream:
     next          offset of the first byte that has not come in order
     acknowledged  offset up to which the receiver has confirmed; -1 before it has confirmed anything
     end           offset of the FIN, once it came
-    picked_up     begun without a SYN; a SYN puts that right at any time
+    picked_up     begun without a SYN; a SYN puts that right as long as nothing is confirmed
     closed        everything up to the FIN is out
     """
 
@@ -219,7 +228,6 @@ class Stream:
         """The receiver has everything before this sequence number: of a packet of the other direction that has ACK set."""
         if self._sequence < 0:
             self._begin(number, picked_up=True)
-            self.acknowledged = 0
             return []
         offset = self._offset(number)
         if self.acknowledged < 0 and not self.picked_up and not 0 <= offset <= self._highest():
@@ -238,6 +246,10 @@ class Stream:
         self.acknowledged = limit
         self._forget_before(limit)
         return events
+
+    def begins_after(self, sequence: int) -> bool:
+        """Whether a SYN with this number is the stream's own."""
+        return self._sequence == (sequence + 1 + self.next) & _MASK
 
     def release(self) -> None:
         """Forget all bytes, and give their share of the budget back."""
@@ -268,9 +280,9 @@ class Stream:
     def _receive_unusual(self, sequence: int, payload: bytes | memoryview, flags: int, urgent: int) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         if flags & SYN:
-            sequence = (sequence + 1) & _MASK
             if not self._synchronise(sequence, events):
-                return [Refused(0, len(payload), Refusal.OTHER_SYN)]
+                return [SynSeen(sequence)]
+            sequence = (sequence + 1) & _MASK
         elif self._sequence < 0:
             self._begin(sequence, picked_up=True)
         start = self._offset(sequence)
@@ -300,14 +312,13 @@ class Stream:
 
     def _synchronise(self, sequence: int, events: list[StreamEvent]) -> bool:
         """Begin at a SYN; False if the connection is under way with another."""
-        if self._sequence >= 0 and not self.picked_up:
-            if sequence == (self._sequence - self.next) & _MASK:
-                return True
-            if self.acknowledged >= 0:
-                return False
+        if self.begins_after(sequence) and not self.picked_up:
+            return True
+        if self.acknowledged >= 0:
+            return False
         if self.next:
             events.append(Restarted())
-        self._begin(sequence, picked_up=False)
+        self._begin((sequence + 1) & _MASK, picked_up=False)
         return True
 
     def _refuse(self, start: int, end: int, flags: int) -> Refusal | None:
