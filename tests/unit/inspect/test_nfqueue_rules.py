@@ -110,13 +110,13 @@ def test_without_inspection_there_is_no_queue_and_everything_passes() -> None:
 
 
 def test_known_bad_networks_are_sets_and_an_allowed_address_is_asked_for_first() -> None:
-    bad = [IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8::/32")]
+    bad: list[IPv4Network | IPv6Network] = [IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8::/32")]
     assert render_known_bad(bad, [IPv4Network("192.0.2.9")]) == KNOWN_BAD
 
 
 def test_networks_that_overlap_touch_or_repeat_become_one() -> None:
     ipv4 = map(IPv4Network, ["10.0.0.7", "10.0.0.0/25", "10.0.0.128/25", "10.0.0.7"])
-    networks = [*ipv4, IPv6Network("fd00::/65"), IPv6Network("fd00:0:0:0:8000::/65")]
+    networks: list[IPv4Network | IPv6Network] = [*ipv4, IPv6Network("fd00::/65"), IPv6Network("fd00:0:0:0:8000::/65")]
     lines = render_known_bad(networks).splitlines()
     assert [line.strip() for line in lines if line.startswith("      ")] == ["10.0.0.0/24,", "fd00::/64,"]
 
