@@ -16,8 +16,10 @@ from tests.support.http_transcript import byte_by_byte, cuts, read_requests, rea
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 
-LINES = rb"""GET |POST /x |HEAD |CONNECT a:1 |PRI * |/| HTTP/1.1| HTTP/1.0|HTTP/1.1 200 OK|HTTP/2.0|HTTP/1.1 304 Same|HTTP/1.1 101 Go
-HTTP/1.1 100 Wait|HTTP/1.0 206 P|ICY 200|Host: a.example|Host:|Content-Length: |Content-Length: 3|Content-Range: bytes 0-2/3|Upgrade: x
+LINES = rb"""GET |POST /x |HEAD |CONNECT a:1 |PRI * |/| HTTP/1.1| HTTP/1.0|HTTP/1.1 200 OK|HTTP/2.0|HTTP/1.1 304 Same
+HTTP/1.1 101 Go
+HTTP/1.1 100 Wait|HTTP/1.0 206 P|ICY 200|Host: a.example|Host:|Content-Length: |Content-Length: 3
+Content-Range: bytes 0-2/3|Upgrade: x
 Transfer-Encoding: chunked|Transfer-Encoding: gzip, chunked|Content-Encoding: gzip|Content-Encoding: deflate|0|3|5;x|abc|0x| |:|,"""
 MARKS = [b"\r\n", b"\r\n", b"\r\n\r\n", b"\r\n\r\n", b"\n", b"\r", b"\0", b"\xff", b"\x1f\x8b\x08", b"\x78\x9c"]
 WORDS = st.lists(st.sampled_from(re.split(rb"[|\n]", LINES)) | st.sampled_from(MARKS), max_size=30).map(b"".join)

@@ -183,6 +183,12 @@ def test_bytes_after_a_bodiless_response_are_passed_over_up_to_the_next_as_in_fi
     assert (second.data, second.odd) == (b"next", {Anomaly.UNEXPECTED_BODY})
 
 
+def test_a_few_bytes_after_a_response_are_no_reply_of_their_own() -> None:
+    for strange in (b"abc", b"\0" * 9, b"surprise"):
+        first, nothing = messages(NEXT + strange, GET * 2, end=True)
+        assert (first.data, nothing.head, nothing.odd) == (b"next", None, {Anomaly.UNEXPECTED_BODY})
+
+
 def test_bytes_that_nobody_asked_for_are_searched_up_to_a_limit() -> None:
     stream = b"HTTP/1.1 304 Not Modified\r\n\r\n" + b"x" * MAX_UNEXPECTED_BYTES
     assert read_responses([stream + NEXT], GET * 2).error is None

@@ -183,11 +183,13 @@ class ResponseReader:
         held = bytes(messages.head.held)
         if held and not messages.error:
             messages.head.held.clear()
-            if find_status_line(held) is None:
-                self._begin_simple(held, events)
-            else:
+            if self._is_head(held):
                 with suppress(HttpError):
                     self._begin(held, messages.offset, events)
+            elif not self._seen_any:
+                self._begin_simple(held, events)
+            elif not self._passed_over:
+                events.append(AnomalyFound(messages.head.start, messages.offset, Anomaly.UNEXPECTED_BODY))
         return events + messages.end()
 
     def switch(self) -> None:
@@ -205,15 +207,19 @@ class ResponseReader:
             if len(start) < STATUS_START_BYTES:
                 head.held += data[at:]
                 return len(data)
-            slop = find_status_line(start)
-            if slop is None or (self._passed_over and not _NEXT_RESPONSE.match(start)):
+            if not self._is_head(start):
                 return self._on_strange(data, at, base, events)
+            slop = find_status_line(start)
             if slop:
                 return self._skip_slop(slop, at)
         at, block = head.take(data, at)
         if block is not None:
             self._begin(block, base + at, events)
         return at
+
+    def _is_head(self, start: bytes) -> bool:
+        """Whether a status line begins here. After strange bytes only `HTTP/1.` counts, as in Firefox."""
+        return find_status_line(start) is not None and (not self._passed_over or _NEXT_RESPONSE.match(start) is not None)
 
     def _skip_slop(self, slop: int, at: int) -> int:
         """The status line begins after so many bytes, some of which have come before this segment."""
