@@ -27,6 +27,7 @@ COMMON_PACKAGES = (
     "kmod",
     "nftables",
     "python3",  # the app
+    "python3-cryptography",  # the app reads QUIC Initial packets with it
     "rauc",
     "systemd",
     "systemd-repart",  # grows the partition `data`
