@@ -90,7 +90,7 @@ def test_a_download_through_a_good_network_is_in_order(tmp_path: Path) -> None:
 def test_forged_copies_are_seen_and_never_reach_the_client(tmp_path: Path) -> None:
     # The first copy is lost behind the box now and then: without dropping conflicts, curl reads the forged one in its place.
     need("curl", "fetches the file")
-    with start_wire(trouble(1, forged=0.2), trouble(2, lost=0.02), offload=True) as wire:
+    with start_wire(trouble(1, forged=0.5), trouble(2, lost=0.1), offload=True) as wire:
         sent, fetched = download(wire, tmp_path, 4)
         assert sent == fetched
         reading = check_reading(wire, sent)

@@ -149,6 +149,7 @@ def test_a_repetition_is_dropped_alone(fragments: list[bytes]) -> None:
 
 OVERLAPS = {
     "the same place, other bytes": [part(0, 16), part(0, 16, fill=b"x")],
+    "only the first byte is another": [part(0, 16), b"".join((part(0, 16)[:20], b"x", part(0, 16)[21:]))],
     "a piece, other bytes": [part(0, 32), part(8, 24, fill=b"x")],
     "the tail of a part": [part(0, 16), part(8, 24)],
     "the head of a part": [part(16, 32), part(8, 24)],
@@ -189,6 +190,17 @@ def test_the_largest_datagram_there_is_comes_through() -> None:
     [event] = receive_all(FragmentTable(), cut4(body, 32_000, 64_000))
     assert isinstance(event, Reassembled)
     assert (len(event.data), event.data[24:] == body) == (65_535, True)
+
+
+def test_the_largest_ipv6_datagram_there_is_comes_through_and_no_larger_one() -> None:
+    # The payload length counts the extension headers (RFC 8200 4.5), here one of 8 bytes.
+    body = bytes(65_535 - 8)
+    [event] = receive_all(FragmentTable(), cut6(body, 32_000, 64_000))
+    assert isinstance(event, Reassembled)
+    assert (len(event.data), event.data[48:] == body) == (40 + 65_535, True)
+    assert receive_all(FragmentTable(), cut6(body + b"x", 64_000)) == [
+        Discarded((0, 1), Reason.MALFORMED),
+    ]
 
 
 def test_a_datagram_expires_a_while_after_its_first_fragment() -> None:

@@ -107,6 +107,7 @@ def test_a_conflict_is_the_range_from_the_first_difference_to_the_last(peer: Pee
     peer.send(0, b"\0" * 10)
     assert peer.send(0, b"\0\0\1\0\0\x80\0\0\0\0")[1:] == [ConflictSeen(2, 6, bytes(4))]
     assert peer.send(0, b"\1" + bytes(8) + b"\1")[1:] == [ConflictSeen(0, 10, bytes(10))]
+    assert peer.send(0, b"\0\0\xff" + bytes(7))[1:] == [ConflictSeen(2, 3, bytes(1))]
 
 
 def test_another_copy_of_what_waits_is_a_conflict_and_the_first_stays(peer: Peer) -> None:

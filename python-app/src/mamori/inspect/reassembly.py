@@ -32,7 +32,8 @@ A bridge forwards while it reads. A receiving program gets byte N only when all 
     UrgentSeen              the byte at this offset is in the stream as read here and in what a program reads that asks for
                             SO_OOBINLINE; others miss exactly this one (RFC 6093 3.4). Clear URG and the pointer in the packet,
                             as normalisers do, and all read the same
-    Restarted               another SYN took the place of the first before any was acknowledged: parsers start anew at offset 0
+    Restarted               another SYN took the place of the first before any was acknowledged: parsers start anew at offset 0. If
+                            bytes were read before (they came with a SYN), the receiver may have taken those all the same
     Closed                  all bytes up to `at` are out, and FIN came; or a plausible RST. An RST ends nothing here, as it may
                             not reach or not convince the peer (RFC 5961 3.2): bytes that follow are read on
 
@@ -61,7 +62,7 @@ from mamori.inspect.packet import FIN, RST, SYN, URG
 
 AHEAD_BYTES = 4 << 20
 """How much may wait behind a hole, and how far ahead it may be. At 700 Mbit/s and 40 ms round trip, 3.5 MB arrive before a
-lost segment does again; Linux' receive window ends at 6 MB (tcp_rmem), about two thirds of it usable."""
+lost segment does again; Linux' receive buffer grows to 6 MB (tcp_rmem), of which a part is window."""
 
 HISTORY_BYTES = 256 << 10
 """How much that is out but not acknowledged is kept for comparison. Behind this bridge the acknowledgement of a LAN host comes
