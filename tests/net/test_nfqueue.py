@@ -207,6 +207,20 @@ def test_a_full_socket_is_counted_and_lets_packets_pass_and_is_not_the_end(lab: 
         assert passed | {receiver.recv(2000)[0] for _ in waiting} == set(range(60))
 
 
+def test_a_socket_that_was_full_takes_packets_again_as_soon_as_one_fits(lab: Lab) -> None:
+    """Without NETLINK_NO_ENOBUFS it would not before it is empty, and until then everything would pass uninspected."""
+    lab.load(OPEN)
+    receiver, sender = udp_pair(lab)
+    with receiver, sender, started_queue(lab, Settings(0, fail_open=True, receive_buffer_bytes=4096)) as queue:
+        while not queue.counters().overrun:
+            sender.send(b"fill" + bytes(1000))
+        assert len(queue.receive(1)) == 1
+        sender.send(b"again")
+        waiting = [bytes(packet.payload[28:]) for packet in queue.receive()]
+    assert waiting[0][:4] == b"fill", "it was not empty"
+    assert waiting[-1] == b"again"
+
+
 def test_a_verdict_that_the_kernel_refuses_is_counted(lab: Lab) -> None:
     with started_queue(lab, Settings(0, fail_open=True)) as queue:
         queue.send([encode_verdict(0, 4711, Verdict.ACCEPT), encode_verdict(0, 4712, Verdict.ACCEPT, payload=bytes(60000))])
@@ -216,9 +230,9 @@ def test_a_verdict_that_the_kernel_refuses_is_counted(lab: Lab) -> None:
 
 def test_verdicts_that_are_more_than_one_call_takes_all_arrive(lab: Lab) -> None:
     with started_queue(lab, Settings(0, fail_open=True)) as queue:
-        queue.send(encode_verdict(0, number, Verdict.ACCEPT, payload=bytes(60000)) for number in range(40))
-        assert queue.receive(100) == []
-        assert queue.counters().refused == 40
+        queue.send(encode_verdict(0, number, Verdict.ACCEPT, payload=bytes(60000)) for number in range(200))
+        assert queue.receive(300) == []
+        assert queue.counters().refused == 200
 
 
 def test_a_queue_that_somebody_has_is_refused_to_others(lab: Lab) -> None:

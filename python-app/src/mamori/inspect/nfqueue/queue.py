@@ -149,7 +149,9 @@ def start_queue(settings: Settings) -> Iterator[Queue]:
         try:
             early = _bind(netlink, settings)
         except OSError as error:
-            raise MamoriError(f"packet queue {settings.number}: {os.strerror(error.errno or 0)}", _hint(error)) from None
+            raise MamoriError(
+                f"packet queue {settings.number}: {error.strerror or 'the kernel does not answer'}", _hint(error)
+            ) from None
         netlink.setblocking(False)
         yield Queue(settings, netlink, early)
 
@@ -172,7 +174,7 @@ def _bind(netlink: socket.socket, settings: Settings) -> list[Packet]:
                 early.append(message)
             elif isinstance(message, Answered) and message.sequence == _SEQUENCE:
                 if message.errno:
-                    raise OSError(message.errno, "refused")
+                    raise OSError(message.errno, os.strerror(message.errno))
                 return early
 
 
