@@ -74,6 +74,9 @@ def test_a_status_line_is_read_as_browsers_read_it(line: bytes, version: tuple[i
         pytest.param(b"Content-Length: 5\r\n", b"hello", b"hello", set(), id="by length"),
         pytest.param(b"Transfer-Encoding: chunked\r\n", chunked(b"he", b"llo"), b"hello", set(), id="chunked"),
         pytest.param(
+            b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\n0\r\n\r\n", b"hello", {Anomaly.ODD_CHUNK}, id="LF after data"
+        ),
+        pytest.param(
             b"Transfer-Encoding: chunked\r\n", b"5;a=b;c\r\nhello\r\n0;d\r\nT: u\r\nV:\r\n\r\n", b"hello", set(), id="trailers"
         ),
         pytest.param(b"Transfer-Encoding: chunked\r\n", b"5\nhello\n0\n\n", b"hello", {Anomaly.ODD_CHUNK}, id="LF alone"),
@@ -147,6 +150,11 @@ def test_chunks_of_http_1_0_are_chunks_when_they_can_be_as_for_firefox_and_curl(
     assert (message.data, message.odd) == (EVIL + EVIL, {Anomaly.CHUNKED_IN_1_0})
 
 
+def test_only_the_first_chunk_of_http_1_0_is_in_doubt() -> None:
+    transcript = read(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nno chunk\r\n", GET)
+    assert (transcript.messages[0].data, transcript.error) == (b"abc", "a chunk without a size")
+
+
 def test_offsets_of_chunked_bytes_leave_the_framing_out() -> None:
     head = OK + b"Transfer-Encoding: chunked\r\n\r\n"
     (message,) = messages(head + b"2;x\r\nab\r\n3\r\ncde\r\n0\r\n\r\n")
@@ -181,6 +189,14 @@ def test_bytes_after_a_bodiless_response_are_passed_over_up_to_the_next_as_in_fi
     first, second = messages(b"HTTP/1.1 304 Not Modified\r\n\r\n<html>surprise HTTP/x</html>" + NEXT, GET * 2)
     assert first.odd == set()
     assert (second.data, second.odd) == (b"next", {Anomaly.UNEXPECTED_BODY})
+
+
+def test_each_bout_of_unexpected_bytes_is_named_and_counted_anew() -> None:
+    strange = b"x" * (MAX_UNEXPECTED_BYTES - 100)
+    same = b"HTTP/1.1 304 Same\r\n\r\n"
+    transcript = read_responses([same + strange + same + strange + NEXT], GET * 3)
+    assert transcript.error is None
+    assert [message.odd for message in transcript.messages] == [set(), {Anomaly.UNEXPECTED_BODY}, {Anomaly.UNEXPECTED_BODY}]
 
 
 def test_a_few_bytes_after_a_response_are_no_reply_of_their_own() -> None:

@@ -283,7 +283,7 @@ class ResponseReader:
 
     def _announce(self, line: StatusLine, fields: Fields, end: int, events: list[Event]) -> ResponseReceived:
         start = self._messages.head.start
-        interim = 100 <= line.status < 200 and line.status != 101
+        interim = 100 <= line.status < 200
         if not self._waiting:
             events.append(AnomalyFound(start, end, Anomaly.UNSOLICITED))
             request = None
