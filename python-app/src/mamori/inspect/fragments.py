@@ -13,8 +13,8 @@ Where receivers differ, the datagram is discarded rather than guessed at; since 
 another version of it:
 
 - overlap: all fragments, those yet to come included, as RFC 5722 3 and RFC 8200 4.5 demand for IPv6, and Linux does for both
-  versions (the net tests show it). Only a fragment that says again, byte for byte, what is known is dropped alone (Linux does not compare;
-  RFC 8200 4.5 allows it for exact copies). Older systems prefer the first, the last or the longer copy.
+  versions (the net tests show it). Only a fragment that says again, byte for byte, what is known is dropped alone (RFC 8200
+  4.5 allows it for exact copies; Linux does so without comparing). Older systems prefer the first, the last or the longer copy.
 - an end that moves, a middle part that is not a multiple of 8 bytes (Linux cuts it off for IPv4, refuses it for IPv6), a
   datagram above 65,535 bytes ("ping of death"), more fragments than MAX_FRAGMENTS.
 
