@@ -85,6 +85,16 @@ def test_a_name_may_point_forward_as_some_resolvers_let_it() -> None:
     assert NameReader(b"\1a\xc0\x06zz" + name("example")).read(0) == ("a.example", 4)
 
 
+def test_a_name_ends_at_its_first_pointer() -> None:
+    assert NameReader(name("example") + b"\1b\xc0\0" + b"\1a\xc0\x09").read(13) == ("a.b.example", 17)
+
+
+def test_a_pointer_reaches_far() -> None:
+    reader = NameReader(bytes(0x3000) + name("far.example") + b"\xf0\0\xd0\0")
+    near, far, again = reader.read(0x1000), reader.read(0x300D), reader.read(0x300D)
+    assert (near, far, again, reader.read(0x300F)) == ((".", 0x1001), ("far.example", 0x300F), far, (".", 0x3011))
+
+
 def test_labels_keep_their_case_for_who_asks() -> None:
     assert NameReader(name("WwW.Example")).read_labels(0) == ((b"WwW", b"Example"), 13)
 
@@ -99,16 +109,16 @@ BAD_NAMES = {
     "a label that runs past the end": b"\5abc",
     "no end": b"\3abc",
     "nothing": b"",
-    "a label of an extended kind": b"\x41\1",
-    "a label of a reserved kind": b"\x81\1",
-    "256 bytes": b"\1b" + LONGEST[1:-5] + b"\4abcd\0",
+    "a label of an extended kind": b"\x40\2\0",
+    "a label of a reserved kind": b"\x80\2\0",
+    "256 bytes": LONGEST[:-5] + b"\4abcd\0",
     "a pointer that makes 256 bytes": LONGEST + b"\1b\xc0\0",
 }
 
 
 @pytest.mark.parametrize("data", BAD_NAMES.values(), ids=BAD_NAMES)
 def test_a_name_without_an_end_is_the_one_error(data: bytes) -> None:
-    start = len(LONGEST) if data.startswith(LONGEST) else 0
+    start = len(LONGEST) if data.startswith(LONGEST) else 0  # behind the long name, at the pointer
     reader = NameReader(data)
     for _ in range(2):
         with pytest.raises(DnsError):
@@ -164,6 +174,10 @@ def test_the_flags_of_a_response_are_read(flags: int, rcode: int, authoritative:
         authoritative,
         truncated,
     )
+
+
+def test_an_update_is_told_from_a_query() -> None:
+    assert (parse_message(message(WWW, flags=QUERY)).opcode, parse_message(message(WWW, flags=0x2800)).opcode) == (0, 5)
 
 
 def test_edns_gives_size_options_and_the_upper_half_of_the_code() -> None:
@@ -250,7 +264,7 @@ def test_a_question_of_netbios_has_its_encoded_name() -> None:
 
 # --- services and ECH ---
 
-# The test vectors of RFC 9460, appendix D, in wire form.
+# The test vectors of RFC 9460, appendix D, in wire form, and one more.
 SERVICES = {
     "an alias": ("000003666f6f076578616d706c6503636f6d00", Service(0, "foo.example.com")),
     "the owner itself": ("000100", Service(1, ".")),
@@ -259,6 +273,10 @@ SERVICES = {
     "IPv6 hints": (
         "000103666f6f076578616d706c6503636f6d000006002020010db800000000000000000000000120010db8000000000000000000530001",
         Service(1, "foo.example.com", hints=(IPv6Address("2001:db8::1"), IPv6Address("2001:db8::53:1"))),
+    ),
+    "two IPv4 hints": (
+        "00010000040008c0000201c0000202",
+        Service(1, ".", hints=(IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"))),
     ),
     "mandatory keys, protocols and a hint": (
         "001003666f6f076578616d706c65036f7267000000000400010004000100090268320568332d313900040004c0000201",
@@ -290,6 +308,7 @@ def test_an_ech_config_has_an_id_and_a_front_name() -> None:
 
 
 def test_ech_configs_of_other_versions_are_passed_over() -> None:
+    assert parse_ech_configs(vector(b"\xfe\x0a" + ECH[4:])) == ()
     both = vector(b"\xfe\x0a" + vector(b"draft 10") + ECH[2:])
     assert parse_ech_configs(both) == (EchConfig(43, "public.tls-ech.dev"),)
 
@@ -356,7 +375,7 @@ def test_messages_over_tcp_are_read_byte_by_byte_with_the_next_begun() -> None:
     assert len(whole[0]) == 3
 
 
-@pytest.mark.parametrize("bad", [b"\0\0", b"\0\x0b" + bytes(11), vector(message(b"", counts=(1, 0, 0, 0)))])
+@pytest.mark.parametrize("bad", [b"\0\0", b"\0\x0b", vector(message(b"", counts=(1, 0, 0, 0)))])
 def test_a_bad_message_over_tcp_is_the_one_error_after_the_good_ones(bad: bytes) -> None:
     reader = DnsReader()
     assert len(reader.receive(STREAM + bad)) == 3

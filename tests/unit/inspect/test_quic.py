@@ -232,6 +232,12 @@ def test_more_pieces_than_a_client_makes_are_refused() -> None:
     assert outcome(QuicReader().receive, [*packets, initial(crypto(5, b"x"), 2000)])[1] == "a CRYPTO stream in too many pieces"
 
 
+def test_more_bytes_ahead_than_a_hello_has_are_refused() -> None:
+    packets = [initial(crypto(5 + at, bytes(1000)), at) for at in range(MAX_HELLO_BYTES // 1000 + 1)]
+    events, error = outcome(QuicReader().receive, packets)
+    assert (len(events), error) == (1, "a CRYPTO stream in too many pieces")
+
+
 def test_attempts_do_not_complete_each_others_hellos() -> None:
     half, rest = crypto(0, HELLO[:99]), crypto(99, HELLO[99:])
     assert names(read(initial(half), initial(rest, keys_of=b"another!"))) == []
