@@ -58,7 +58,7 @@ def parse_authority(text: str) -> tuple[str, int | None]:
         return _ipv6(host[1 : host.index("]")]), port
     if number and text.count(":") > 1:
         return _ipv6(text), None  # brackets forgotten: the last group is no port
-    return host_name(host.rstrip(".").encode("latin-1", "replace")), port
+    return host_name(host.encode("latin-1", "replace")), port
 
 
 def _ipv6(text: str) -> str:
