@@ -74,7 +74,7 @@ class Lab:
         """The rules of both families; None is a bare bridge, which does not even call netfilter."""
         for family in Family:
             text = render_queue_rules(rules, family) if rules else render_no_rules()
-            self.at(self.box, family.value, input=text, explain=f"load the rules of {family.name}")
+            self.at(self.box, *family.command, input=text, explain=f"load the rules of {family.name}")
         settings = SYSCTLS if rules else {**SYSCTLS, **{key: "0" for key in SYSCTLS if "call" in key}}
         call_in_namespace(self.box, lambda: write_sysctls(settings))
 

@@ -15,6 +15,7 @@ import pytest
 
 from firmware.bench_inspect import ADDRESSES, Lab, start_worker, write_sysctls
 from firmware.netns import call_in_namespace
+from mamori.inspect.nfqueue.queue import Settings
 from mamori.inspect.nfqueue.rules import DECIDED_MARK, render_known_bad
 from tests.net.nfqueue_lab import (
     CLOSED,
@@ -22,11 +23,13 @@ from tests.net.nfqueue_lab import (
     FILE,
     OPEN,
     TCP_PORT,
+    accept,
     accept_marked,
     fetch,
     passes,
     start_web_lab,
     started_filter,
+    started_queue,
     tcp_pair,
     udp_pair,
 )
@@ -138,8 +141,20 @@ def test_a_worker_that_ends_or_hangs_does_not_end_a_connection_when_open(lab: La
     assert queued
 
 
+def test_a_packet_that_waits_for_its_verdict_survives_new_rules_and_new_addresses(lab: Lab) -> None:
+    lab.load(CLOSED)
+    receiver, sender = udp_pair(lab)
+    with receiver, sender, started_queue(lab, Settings(0, fail_open=False)) as queue:
+        lab.at(lab.box, "nft", "-f", "-", input=render_known_bad([]), explain="load no address")
+        sender.send(b"held")
+        lab.load(OPEN)
+        lab.at(lab.box, "nft", "-f", "-", input=render_known_bad([ip_network("192.0.2.0/24")]), explain="load an address")
+        queue.send([accept(packet) for packet in queue.receive()])
+        assert receiver.recv(100) == b"held"
+
+
 def test_rules_are_replaced_under_traffic_without_a_gap(lab: Lab) -> None:
-    """Nothing is lost, and nothing passes beside the queue, while one table takes the place of the other."""
+    """Nothing is lost, not even what waits in the queue, and nothing passes beside it."""
     lab.load(CLOSED)
     receiver, sender = udp_pair(lab)
     receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 * 1024 * 1024)  # it is read at the end only
@@ -153,14 +168,17 @@ def test_rules_are_replaced_under_traffic_without_a_gap(lab: Lab) -> None:
             time.sleep(0.001)
 
     with receiver, sender, started_filter(lab) as running:
+        sender.send(b"the first packet of a connection waits alone until it is confirmed")
+        assert receiver.recv(100)
         thread = threading.Thread(target=send)
         thread.start()
         for rules in (OPEN, CLOSED, OPEN, CLOSED):
             lab.load(rules)
+            lab.at(lab.box, "nft", "-f", "-", input=render_known_bad([]), explain="load no address")
         stop.set()
         thread.join()
         got = [int.from_bytes(receiver.recv(100), "big") for _ in range(sent)]
-        seen = [bytes(packet.payload[28:]) for packet in running.seen if packet.payload[9] == socket.IPPROTO_UDP]
+        seen = [bytes(packet.payload[28:]) for packet in running.seen if packet.payload[9] == socket.IPPROTO_UDP][1:]
     assert sorted(got) == list(range(sent))
     assert [int.from_bytes(number, "big") for number in seen] == list(range(sent))
     assert sent > 50

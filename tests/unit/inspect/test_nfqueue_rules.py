@@ -11,12 +11,14 @@ from mamori.inspect.nfqueue.rules import Family, QueueRules, render_known_bad, r
 IPV6 = """\
 *mangle
 :POSTROUTING ACCEPT
+-F POSTROUTING
 -A POSTROUTING -m physdev --physdev-is-bridged -m mark --mark 0x4d000000/0xff000000 \
 -j CONNMARK --save-mark --nfmask 0xff000000 --ctmask 0xff000000
 COMMIT
 *filter
 :FORWARD ACCEPT
 :MAMORI -
+-F FORWARD
 -A FORWARD -m physdev --physdev-is-bridged -j MAMORI
 -A MAMORI -m pkttype --pkt-type broadcast -j ACCEPT
 -A MAMORI -m pkttype --pkt-type multicast -j ACCEPT
@@ -31,45 +33,50 @@ COMMIT
 COMMIT
 """
 
+NOTHING = """\
+*filter
+:FORWARD ACCEPT
+:MAMORI -
+-F FORWARD
+COMMIT
+*mangle
+:POSTROUTING ACCEPT
+-F POSTROUTING
+COMMIT
+"""
+
 KNOWN_BAD = """\
-table inet mamori_known_bad
-delete table inet mamori_known_bad
 table inet mamori_known_bad {
-  set bad4 {
-    type ipv4_addr; flags interval;
-    elements = {
-      192.0.2.0/24,
-    }
-  }
-  set bad6 {
-    type ipv6_addr; flags interval;
-    elements = {
-      2001:db8::/32,
-    }
-  }
-  set allowed4 {
-    type ipv4_addr; flags interval;
-    elements = {
-      192.0.2.9/32,
-    }
-  }
-  set allowed6 {
-    type ipv6_addr; flags interval;
-  }
+  set bad4 { type ipv4_addr; flags interval; }
+  set bad6 { type ipv6_addr; flags interval; }
+  set allowed4 { type ipv4_addr; flags interval; }
+  set allowed6 { type ipv6_addr; flags interval; }
   counter from_bad { }
   counter to_bad { }
-  chain prerouting {
-    type filter hook prerouting priority raw - 10; policy accept;
-    ip saddr @allowed4 accept
-    ip daddr @allowed4 accept
-    ip6 saddr @allowed6 accept
-    ip6 daddr @allowed6 accept
-    ip saddr @bad4 counter name from_bad drop
-    ip daddr @bad4 counter name to_bad drop
-    ip6 saddr @bad6 counter name from_bad drop
-    ip6 daddr @bad6 counter name to_bad drop
-  }
+  chain prerouting { type filter hook prerouting priority raw - 10; policy accept; }
 }
+flush chain inet mamori_known_bad prerouting
+add rule inet mamori_known_bad prerouting ip saddr @allowed4 accept
+add rule inet mamori_known_bad prerouting ip daddr @allowed4 accept
+add rule inet mamori_known_bad prerouting ip6 saddr @allowed6 accept
+add rule inet mamori_known_bad prerouting ip6 daddr @allowed6 accept
+add rule inet mamori_known_bad prerouting ip saddr @bad4 counter name from_bad drop
+add rule inet mamori_known_bad prerouting ip daddr @bad4 counter name to_bad drop
+add rule inet mamori_known_bad prerouting ip6 saddr @bad6 counter name from_bad drop
+add rule inet mamori_known_bad prerouting ip6 daddr @bad6 counter name to_bad drop
+flush set inet mamori_known_bad bad4
+add element inet mamori_known_bad bad4 {
+  192.0.2.0/24,
+}
+flush set inet mamori_known_bad bad6
+add element inet mamori_known_bad bad6 {
+  2001:db8::/32,
+}
+flush set inet mamori_known_bad allowed4
+add element inet mamori_known_bad allowed4 {
+  192.0.2.9/32,
+}
+flush set inet mamori_known_bad allowed6
 """
 
 
@@ -106,7 +113,7 @@ def test_queues_that_do_not_exist_are_refused(workers: int, first: int) -> None:
 
 
 def test_without_inspection_there_is_no_queue_and_everything_passes() -> None:
-    assert render_no_rules() == "*filter\n:FORWARD ACCEPT\nCOMMIT\n*mangle\n:POSTROUTING ACCEPT\nCOMMIT\n"
+    assert render_no_rules() == NOTHING
 
 
 def test_known_bad_networks_are_sets_and_an_allowed_address_is_asked_for_first() -> None:
@@ -118,10 +125,10 @@ def test_networks_that_overlap_touch_or_repeat_become_one() -> None:
     ipv4 = map(IPv4Network, ["10.0.0.7", "10.0.0.0/25", "10.0.0.128/25", "10.0.0.7"])
     networks: list[IPv4Network | IPv6Network] = [*ipv4, IPv6Network("fd00::/65"), IPv6Network("fd00:0:0:0:8000::/65")]
     lines = render_known_bad(networks).splitlines()
-    assert [line.strip() for line in lines if line.startswith("      ")] == ["10.0.0.0/24,", "fd00::/64,"]
+    assert [line.strip() for line in lines if line.endswith(",")] == ["10.0.0.0/24,", "fd00::/64,"]
 
 
 def test_a_long_list_is_broken_into_lines() -> None:
     text = render_known_bad(IPv4Network((address, 32)) for address in range(0, 400, 2))
-    lines = [line for line in text.splitlines() if line.startswith("      ")]
+    lines = [line for line in text.splitlines() if line.endswith(",")]
     assert [line.count(",") for line in lines] == [64, 64, 64, 8]

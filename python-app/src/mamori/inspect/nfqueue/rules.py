@@ -10,6 +10,9 @@ What must not wait: the kernel drops a queued packet whose connection is not con
 (nfnetlink_queue.c, nf_ct_drop_unconfirmed), and a bridge makes clones of what it floods. Hence broadcast and multicast
 pass, and so does the first packet of a TCP connection. ARP never comes here (`bridge-nf-call-arptables` is off); of
 ICMPv6 only neighbour discovery passes.
+
+A table that is loaded again is changed in place, never deleted: with a table go its hooks, and with any hook that goes
+the kernel drops all packets that wait in queues (nfnetlink_queue.c, nfqnl_nf_hook_drop).
 """
 
 from __future__ import annotations
@@ -49,10 +52,15 @@ _BLOCK_ELEMENTS = 64  # per line, so that an error names a place
 
 
 class Family(Enum):
-    """Each has its own rules; the value is the restore command that takes them."""
+    """Each has its own rules, and a restore command that takes them."""
 
     IPV4 = "iptables-nft-restore"
     IPV6 = "ip6tables-nft-restore"
+
+    @property
+    def command(self) -> tuple[str, str]:
+        """What the rules are to be piped into; without `--noflush` it deletes the table first."""
+        return self.value, "--noflush"
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class QueueRules:
 
 
 def render_queue_rules(rules: QueueRules, family: Family) -> str:
-    """Input of the family's restore command. It replaces the tables filter and mangle, each at once, connections stay."""
+    """Input of the family's command. The chains are replaced table by table, each at once; connections and waiting packets stay."""
     version = 4 if family is Family.IPV4 else 6
     decided = f"{DECIDED_MARK:#x}/{MARK_MASK:#x}"
     accept = [
@@ -81,6 +89,7 @@ def render_queue_rules(rules: QueueRules, family: Family) -> str:
     lines = [
         "*mangle",
         ":POSTROUTING ACCEPT",
+        "-F POSTROUTING",
         # Only our bits, and only when they are set: a packet that passed without a verdict must not take a decision back.
         f"-A POSTROUTING -m physdev --physdev-is-bridged -m mark --mark {decided}"
         f" -j CONNMARK --save-mark --nfmask {MARK_MASK:#x} --ctmask {MARK_MASK:#x}",
@@ -88,6 +97,7 @@ def render_queue_rules(rules: QueueRules, family: Family) -> str:
         "*filter",
         ":FORWARD ACCEPT",
         f":{CHAIN} -",
+        "-F FORWARD",
         f"-A FORWARD -m physdev --physdev-is-bridged -j {CHAIN}",
         *(f"-A {CHAIN} {match} -j ACCEPT" for match in accept),
         f"-A {CHAIN} -j NFQUEUE {_queues(rules)}",
@@ -97,31 +107,33 @@ def render_queue_rules(rules: QueueRules, family: Family) -> str:
 
 
 def render_no_rules() -> str:
-    """Input of either restore command that lets everything pass: inspection is off."""
-    return "*filter\n:FORWARD ACCEPT\nCOMMIT\n*mangle\n:POSTROUTING ACCEPT\nCOMMIT\n"
+    """Input of either family's command that lets everything pass: inspection is off."""
+    return f"*filter\n:FORWARD ACCEPT\n:{CHAIN} -\n-F FORWARD\nCOMMIT\n*mangle\n:POSTROUTING ACCEPT\n-F POSTROUTING\nCOMMIT\n"
 
 
 def render_known_bad(bad: Iterable[IPv4Network | IPv6Network], allowed: Iterable[IPv4Network | IPv6Network] = ()) -> str:
     """Input of `nft -f`: drop what comes from or goes to a bad address, unless either end is allowed.
 
-    The old table goes and the new one comes in one transaction. Drops are counted in the named counters `from_bad` and
-    `to_bad`, which start at zero again. It is done before connection tracking, so that a flood from a bad address costs no memory.
+    The new addresses take the place of the old ones in one transaction. Drops are counted in the named counters `from_bad`
+    and `to_bad`, which go on. It is done before connection tracking, so that a flood from a bad address costs no memory.
     """
-    bad, allowed = tuple(bad), tuple(allowed)
-    # Declared before it is deleted, so that the first time is like every other.
-    lines = [f"table inet {SETS_TABLE}", f"delete table inet {SETS_TABLE}", f"table inet {SETS_TABLE} {{"]
-    for name, networks in (("bad", bad), ("allowed", allowed)):
+    named = (("bad", tuple(bad)), ("allowed", tuple(allowed)))
+    lines = [f"table inet {SETS_TABLE} {{"]
+    for name, _ in named:
+        lines += [f"  set {name}{digit} {{ type {kind}; flags interval; }}" for digit, kind in ((4, "ipv4_addr"), (6, "ipv6_addr"))]
+    lines += ["  counter from_bad { }", "  counter to_bad { }"]
+    lines += ["  chain prerouting { type filter hook prerouting priority raw - 10; policy accept; }", "}"]
+    lines += [f"flush chain inet {SETS_TABLE} prerouting"]
+    ends, families = (("saddr", "from_bad"), ("daddr", "to_bad")), (("ip", 4), ("ip6", 6))
+    rule = f"add rule inet {SETS_TABLE} prerouting"
+    lines += [f"{rule} {ip} {end} @allowed{digit} accept" for ip, digit in families for end, _ in ends]
+    lines += [f"{rule} {ip} {end} @bad{digit} counter name {counter} drop" for ip, digit in families for end, counter in ends]
+    for name, networks in named:
         # Collapsed, because nft refuses intervals that overlap.
         ipv4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
         ipv6 = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
-        lines += [*_render_set(f"{name}4", "ipv4_addr", ipv4), *_render_set(f"{name}6", "ipv6_addr", ipv6)]
-    lines += ["  counter from_bad { }", "  counter to_bad { }", "  chain prerouting {"]
-    lines += ["    type filter hook prerouting priority raw - 10; policy accept;"]
-    ends = (("saddr", "from_bad"), ("daddr", "to_bad"))
-    lines += [f"    {ip} {end} @allowed{digit} accept" for ip, digit in (("ip", 4), ("ip6", 6)) for end, _ in ends]
-    for ip, digit in (("ip", 4), ("ip6", 6)):
-        lines += [f"    {ip} {end} @bad{digit} counter name {counter} drop" for end, counter in ends]
-    return "\n".join([*lines, "  }", "}"]) + "\n"
+        lines += [*_render_elements(f"{name}4", ipv4), *_render_elements(f"{name}6", ipv6)]
+    return "\n".join(lines) + "\n"
 
 
 def _queues(rules: QueueRules) -> str:
@@ -131,10 +143,8 @@ def _queues(rules: QueueRules) -> str:
     return f"{numbers} --queue-bypass" if rules.fail_open else numbers
 
 
-def _render_set(name: str, kind: str, networks: Iterable[IPv4Network | IPv6Network]) -> list[str]:
+def _render_elements(name: str, networks: Iterable[IPv4Network | IPv6Network]) -> list[str]:
     elements = [str(network) for network in networks]
-    lines = [f"  set {name} {{", f"    type {kind}; flags interval;"]
-    if elements:
-        blocks = [", ".join(elements[at : at + _BLOCK_ELEMENTS]) for at in range(0, len(elements), _BLOCK_ELEMENTS)]
-        lines += ["    elements = {", *(f"      {block}," for block in blocks), "    }"]
-    return [*lines, "  }"]
+    blocks = [", ".join(elements[at : at + _BLOCK_ELEMENTS]) for at in range(0, len(elements), _BLOCK_ELEMENTS)]
+    add = [f"add element inet {SETS_TABLE} {name} {{", *(f"  {block}," for block in blocks), "}"] if elements else []
+    return [f"flush set inet {SETS_TABLE} {name}", *add]
