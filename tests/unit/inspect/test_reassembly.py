@@ -152,6 +152,14 @@ def test_unacknowledged_bytes_beyond_the_history_are_unknown(peer: Peer) -> None
     assert peer.send(3 * size - 2, b"xx") == [Retransmitted(3 * size - 2, 3 * size, 1)]
 
 
+def test_the_byte_that_the_receiver_lacks_is_remembered_while_the_window_fills_up_behind_it(peer: Peer) -> None:
+    peer.hear(0)
+    peer.send(0, b"good")
+    for offset in range(4, 3 << 20, 65_536):
+        peer.send(offset, bytes(65_536))
+    assert peer.send(0, b"evil") == [Retransmitted(0, 4, 0), ConflictSeen(0, 4, b"good")]
+
+
 def test_what_is_too_far_ahead_is_refused_and_may_come_again(peer: Peer) -> None:
     assert peer.send(AHEAD_BYTES, b"x") == [Refused(AHEAD_BYTES, AHEAD_BYTES + 1, Refusal.TOO_FAR_AHEAD)]
     assert peer.send(AHEAD_BYTES - 1, b"x") == [Buffered(AHEAD_BYTES - 1, AHEAD_BYTES)]

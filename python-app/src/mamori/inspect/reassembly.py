@@ -18,7 +18,8 @@ A bridge forwards while it reads. A receiving program gets byte N only when all 
                             be cut; hold or drop it if the bytes may have to be rewritten
     Retransmitted           seen before. If `unknown_bytes` is 0, the packet may go: what is acknowledged is not read again, the
                             rest is the same as the first time. Otherwise so many of its bytes may differ from the first copy,
-                            because that was forgotten (limits below)
+                            because that was forgotten (limits below): drop it where a verdict hangs on it. A connection
+                            stalls then only if the first copy was lost behind the box
     ConflictSeen            seen before, but different: no sender does this by accident, so it is a signal of evasion. The stream
                             keeps the first copy, which is what was forwarded. What the receiver reads if both reach it depends
                             on its system, so drop the packet, or write `first` over the range before it goes
@@ -64,9 +65,10 @@ AHEAD_BYTES = 4 << 20
 """How much may wait behind a hole, and how far ahead it may be. At 700 Mbit/s and 40 ms round trip, 3.5 MB arrive before a
 lost segment does again; Linux' receive buffer grows to 6 MB (tcp_rmem), of which a part is window."""
 
-HISTORY_BYTES = 256 << 10
-"""How much that is out but not acknowledged is kept for comparison. Behind this bridge the acknowledgement of a LAN host comes
-within a few milliseconds: 256 KiB is 3 ms at 700 Mbit/s of a single stream. Towards slower receivers windows are smaller."""
+HISTORY_BYTES = AHEAD_BYTES
+"""How much that is out but not acknowledged is kept for comparison: all that may be in flight. The byte that a receiver lacks, and
+an attacker would say differently the second time, is the *oldest* one: while it is missing, acknowledgements stand still and the
+window fills up behind it. Otherwise acknowledgements keep this at what is between the box and the receiver, a few KB."""
 
 BUDGET_BYTES = 48 << 20
 """For all streams of a process together, a third of the 150 MB that the app may use."""
