@@ -88,8 +88,8 @@ class Lab:
 def bench_inspect(workspace: Workspace) -> dict[str, Any]:
     """Throughput in Gbit/s, and processor seconds per gigabyte: of both ends and the worker, and of the worker alone; medians.
 
-    What the kernel does for a packet it does on account of whoever sends or accepts it, so these are nearly all of it; the
-    machine's own count would have everybody else's work in it.
+    Kernel work in soft interrupts that fall on other processes is missing in them: a lower bound, comparable between ways.
+    The machine's own count would have it, and everybody else's work too.
 
     Ways: `bare` bridge; `accept`, every super-packet through a worker of plain Python; `bypass`, decided in the kernel
     after DECIDED_AFTER packets. It takes root and iperf3.
