@@ -18,7 +18,7 @@ from firmware.workspace import Workspace
 
 DISK = "disk.img"
 
-_MODULES = ("crc32c_generic", "crc32c_intel", "erofs")
+_HASHES = ("crc32c_generic", "crc32c_intel")
 _APPLETS = ("insmod", "mount", "sh", "sleep", "switch_root")
 
 _INIT = """\
@@ -75,7 +75,8 @@ def _lay_out(built: Built, tree: Path) -> None:
     texts = read_members(built.base.rootfs_tar, names)
     index = parse_module_index(*(texts[name].decode() for name in names))
     kernel = built.image.board.kernel
-    order = index.load_order((*kernel.storage_modules, "erofs"), _MODULES)
+    # The disk's bus may be among the drivers of the ports, as virtio's is.
+    order = index.load_order((*kernel.port_modules, *kernel.storage_modules, "erofs"), _HASHES)
     files = {f"{folder}/{index.files[name]}": name for name in order}
     for path, content in read_members(built.base.rootfs_tar, files).items():
         (tree / "modules" / f"{files[path]}.ko{path.partition('.ko')[2]}").write_bytes(content)
