@@ -12,6 +12,7 @@ import pytest
 from firmware import mmdebstrap
 from firmware.build import Built
 from firmware.process import run
+from firmware.workspace import Workspace
 from tests.support.cli import Copy, check_refused, make_copy
 from tests.support.mirror import start_half_mirror
 from tests.support.need import need
@@ -28,12 +29,12 @@ def copy(tmp_path: Path) -> Copy:
 
 
 @pytest.fixture
-def warm(copy: Copy, built: Built) -> Copy:
+def warm(copy: Copy, built: Built, checkout: Workspace) -> Copy:
     """A copy that has all that this checkout ever built, keys included."""
-    source = built.tools.tree.parents[2]
-    for folder in ("cache", "tools"):
-        run(["cp", "--archive", "--link", source / "out" / folder, copy.root / "out" / folder], explain="share the cache")
-    run(["cp", "--archive", source / "keys", copy.root / "keys"], explain="copy the keys")
+    with checkout.cache.locked():
+        for folder in ("cache", "tools"):
+            run(["cp", "--archive", "--link", checkout.out / folder, copy.root / "out" / folder], explain="share the cache")
+    run(["cp", "--archive", checkout.root / "keys", copy.root / "keys"], explain="copy the keys")
     return copy
 
 

@@ -120,6 +120,20 @@ def test_nothing_is_made_again_when_nothing_changed(elsewhere: Built) -> None:
 
 
 @pytest.mark.timeout(1800)
+def test_a_release_folder_that_somebody_spoiled_is_put_right_by_the_next_build(elsewhere: Built) -> None:
+    folder = elsewhere.tools.tree.parents[2]
+    sums = (elsewhere.folder / "SHA256SUMS").read_bytes()
+    (elsewhere.folder / "SHA256SUMS").unlink()
+    (elsewhere.folder / "notes.txt").write_text("mine")
+    (folder / "out/lab/latest").unlink()
+    assert build_image(quiet(folder), "lab").folder == elsewhere.folder
+    assert (folder / "out/lab/latest").resolve() == elsewhere.folder.resolve()
+    assert (elsewhere.folder / "SHA256SUMS").read_bytes() == sums
+    assert not (elsewhere.folder / "notes.txt").exists()
+    assert [path.name for path in (folder / "out/lab").iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.timeout(1800)
 def test_a_change_in_the_app_leaves_base_tools_and_boot_loader_alone(elsewhere: Built) -> None:
     folder = elsewhere.tools.tree.parents[2]
     before = keys_of(folder)
