@@ -62,7 +62,7 @@ def copy_checkout(root: Path, into: Path) -> None:
 def _measure(workspace: Workspace, checkout: Path, name: str, target_s: float) -> dict[str, Any]:
     with workspace.console.step(name) as step:
         before, started = time.time(), time.monotonic()
-        argv = [checkout / "inv", "build", "--json"]
+        argv: list[str | Path] = [checkout / "inv", "build", "--json"]
         answer = run(argv, env=download_environment(), on_line=step.line, timeout_s=_BUILD_TIMEOUT_S, explain=name)
         seconds = time.monotonic() - started
     folder = checkout / json.loads(answer.stdout)["folder"]

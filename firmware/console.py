@@ -163,7 +163,8 @@ def guarded(verb: Callable[P, int | None]) -> Callable[P, None]:
             if code == EXIT_BUG:
                 traceback.print_exc()
             else:
-                Console().error(f"{error}\n    hint: free some room, or put out/ on a larger disk; what was there before is untouched")
+                hint = "free some room, or put out/ on a larger disk; what was there before is untouched"
+                Console().error(f"{error}\n    hint: {hint}")
         if code:
             sys.exit(code)
 
