@@ -16,7 +16,7 @@ import pytest
 
 from firmware.bench_build import copy_checkout
 from firmware.build import Built, build_image
-from firmware.cache import content_digest
+from firmware.cache import Artifact, content_digest
 from firmware.console import Console
 from firmware.image.root import BLOCK_BYTES
 from firmware.workspace import Workspace
@@ -70,7 +70,7 @@ def test_the_bundle_has_the_same_payload(built: Built, elsewhere: Built) -> None
     assert same(built.bundle, elsewhere.bundle, 0, sizes.pop())
 
 
-def steps_of(built: Built) -> list[object]:
+def steps_of(built: Built) -> list[Artifact]:
     return [
         built.tools.artifact,
         built.base.artifact,
