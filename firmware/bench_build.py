@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from firmware.process import Argument, download_environment, run
+from firmware.process import download_environment, run
 from firmware.workspace import Workspace
 
 COLD_TARGET_S = 480.0

@@ -90,7 +90,7 @@ def test_every_stage_says_which_generation_it_is_so_that_it_can_be_revoked(built
 
 def test_the_bundle_has_an_index_of_the_blocks_of_its_root(built: Built, tools: ToolsTree, tmp_path: Path) -> None:
     """Hash by hash, in the order of the blocks: what RAUC compares with the slot to fetch nothing twice."""
-    argv = ["unsquashfs", "-quiet", "-no-progress", "-dest", tmp_path / "content", built.bundle]
+    argv: list[str | Path] = ["unsquashfs", "-quiet", "-no-progress", "-dest", tmp_path / "content", built.bundle]
     tools.run(argv, reads=[built.bundle], writes=[tmp_path])
     root, index = tmp_path / "content" / "rootfs.img", (tmp_path / "content" / "rootfs.img.block-hash-index").read_bytes()
     blocks = root.stat().st_size // BLOCK_BYTES

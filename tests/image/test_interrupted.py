@@ -72,7 +72,7 @@ def test_a_disk_that_fills_up_is_told_as_such(copy: Copy) -> None:
     need(os.geteuid() == 0, "only root may mount a small file system and make a Debian tree on it")
     script = 'mount -t tmpfs -o size=40m tmpfs "$1" && shift && exec "$@"'
     before = copy.output()
-    within = ["unshare", "--mount", "--", "sh", "-euc", script, "sh", copy.root / "out"]
+    within: list[str | Path] = ["unshare", "--mount", "--", "sh", "-euc", script, "sh", copy.root / "out"]
     check_refused(copy.inv("build", within=within), "No space left on device", "free some room")
     assert copy.output() == before
 

@@ -87,6 +87,11 @@ def first_line_elsewhere(content: bytes) -> bytes:
     return b"0" + content[1:] if content[:1] != b"0" else b"1" + content[1:]
 
 
+def become_a_link(release: ReleaseCopy) -> None:
+    release.bundle.rename(release.work / "elsewhere")
+    release.bundle.symlink_to(release.work / "elsewhere")
+
+
 # Done by somebody who has no key: the signature, or a checksum under it, gives it away.
 BY_A_STRANGER: dict[str, tuple[Attack, str]] = {
     "a digit in the checksums": (
@@ -115,7 +120,7 @@ BY_A_STRANGER: dict[str, tuple[Attack, str]] = {
     "an extra file": (lambda r: (r.folder / "autorun.sh").touch(), f"autorun.sh: not in {CHECKSUMS}"),
     "a hidden file": (lambda r: (r.folder / ".hidden").touch(), f".hidden: not in {CHECKSUMS}"),
     "a file that became a link": (
-        lambda r: (r.bundle.rename(r.work / "x"), r.bundle.symlink_to(r.work / "x"))[0] and None,
+        become_a_link,
         ".raucb: not a regular file",
     ),
 }
@@ -162,7 +167,7 @@ def put_state(name: str, block: bytes) -> Attack:
 
 def rename_partition(release: ReleaseCopy) -> None:
     def change(raw: Path) -> None:
-        argv = ["sfdisk", "--quiet", "--part-label", raw, "6", "root-c"]
+        argv: list[str | Path] = ["sfdisk", "--quiet", "--part-label", raw, "6", "root-c"]
         release.built.tools.run(argv, writes=[release.work], explain="rename a partition")
 
     release.edit_disk(change)
@@ -228,7 +233,7 @@ def other_boot_slot(release: ReleaseCopy) -> None:
     def change(content: Path) -> None:
         kernel = release.work / "kernel.efi"
         kernel.write_bytes(other_kernel(release, signed=True))
-        argv = ["mcopy", "-o", "-i", content / BOOT_FAT, kernel, "::/mamori.efi"]
+        argv: list[str | Path] = ["mcopy", "-o", "-i", content / BOOT_FAT, kernel, "::/mamori.efi"]
         release.built.tools.run(argv, writes=[release.work], explain="put another kernel into the bundle")
 
     release.make_bundle(change)

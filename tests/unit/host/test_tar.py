@@ -88,7 +88,7 @@ def tree(folder: Path) -> Path:
 
 
 def test_the_same_tree_gives_the_same_archive_whatever_umask_times_and_order(tmp_path: Path) -> None:
-    archives = []
+    archives: list[bytes] = []
     for name, umask in (("one", 0o022), ("two", 0o077)):
         before = os.umask(umask)
         try:
