@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +77,7 @@ def build_image(workspace: Workspace, recipe: str, board: str = "", buildroot: s
     if missing:
         raise MamoriError("\n".join(missing))
     keyset = prepare_keyset(workspace, image)
-    with workspace.cache.locked():
+    with workspace.cache.locked(), _fixed_umask():
         folder = workspace.out / image.label / "rendered"
         write_rendered(rendered, folder)
         tools = prepare_tools(workspace, lock)
@@ -99,6 +101,16 @@ def build_image(workspace: Workspace, recipe: str, board: str = "", buildroot: s
         steps = (*content, initramfs, uki, loader, boot, disk, compressed, bundle)
         released = publish(workspace, image, signer, base, steps, drift, started)
     return Built(image, released, rendered, tools, signer, base, root, initramfs, uki, loader, disk, bundle)
+
+
+@contextmanager
+def _fixed_umask() -> Iterator[None]:
+    """Tools copy the modes of files into images; they must not depend on who builds."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _base(workspace: Workspace, image: Image, lock: Lock, buildroot: str) -> Base:

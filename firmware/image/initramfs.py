@@ -170,8 +170,6 @@ def _unpacked(path: str, content: bytes) -> bytes:
 
 def _pack(tools: Tools, tree: Path, target: Path, epoch: int) -> None:
     for path in (tree, *tree.rglob("*")):
-        if not path.is_symlink():  # the umask of whoever builds must not reach the image
-            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         os.utime(path, (epoch, epoch), follow_symlinks=False)
     names = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*"))
     listing = target.with_name("listing")
