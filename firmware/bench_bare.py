@@ -6,6 +6,7 @@ no early bridge, no watchdog, no dm-verity.
 
 from __future__ import annotations
 
+import lzma
 import shutil
 from pathlib import Path
 
@@ -29,9 +30,14 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs -o mode=0755 run /run
 while read -r module; do insmod "/modules/$module"; done < /modules/order
-until device=$(for entry in /sys/class/block/*/uevent; do
-    while read -r line; do [ "$line" != PARTNAME=root-a ] || { entry=${entry%/uevent}; echo "/dev/${entry##*/}"; }; done < "$entry"
-done) && [ -b "$device" ]; do sleep 0.1; done
+find_root() {
+    for entry in /sys/class/block/*; do
+        [ -f "$entry/partition" ] || continue
+        while read -r line; do [ "$line" != PARTNAME=root-a ] || device=/dev/${entry##*/}; done < "$entry/uevent"
+    done
+    [ -b "$device" ]
+}
+until find_root; do sleep 0.1; done
 mount -t erofs -o ro "$device" /root
 for folder in dev proc sys run; do mount --move /$folder /root/$folder; done
 exec switch_root /root /usr/lib/systemd/systemd
@@ -79,9 +85,8 @@ def _lay_out(built: Built, tree: Path) -> None:
     order = index.load_order((*kernel.port_modules, *kernel.storage_modules, "erofs"), _HASHES)
     files = {f"{folder}/{index.files[name]}": name for name in order}
     for path, content in read_members(built.base.rootfs_tar, files).items():
-        (tree / "modules" / f"{files[path]}.ko{path.partition('.ko')[2]}").write_bytes(content)
-    suffixes = {name: path.partition(".ko")[2] for path, name in files.items()}
-    (tree / "modules/order").write_text("".join(f"{name}.ko{suffixes[name]}\n" for name in order))
+        (tree / "modules" / f"{files[path]}.ko").write_bytes(lzma.decompress(content) if path.endswith(".xz") else content)
+    (tree / "modules/order").write_text("".join(f"{name}.ko\n" for name in order))
 
 
 def _make_esp(built: Built, work: Path) -> None:
@@ -91,8 +96,6 @@ def _make_esp(built: Built, work: Path) -> None:
         file.truncate(built.image.layout["esp"].size_bytes)
     script = """
         cd "$WORK/tree"
-        unxz --quiet modules/*.xz 2>/dev/null || true
-        sed -i 's/\\.xz$//' modules/order
         find . -mindepth 1 | sort | cpio --quiet --create --format=newc --owner=0:0 | zstd -19 --quiet -o "$WORK/initrd"
         ukify build --linux="$KERNEL" --initrd="$WORK/initrd" --cmdline="$CMDLINE" --uname="$RELEASE" --output="$WORK/bare.efi"
         mkfs.vfat "$WORK/esp.img" > /dev/null
