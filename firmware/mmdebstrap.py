@@ -6,9 +6,12 @@ host's apt, or of MAMORI_DEBIAN_MIRROR, and does not enter a tree.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,12 +127,30 @@ def make_tree(tree: Tree, tar: Path, *, epoch: int, work: Path, on_line: OnLine)
         str(tar),
         *mirrors.sources(),
     ]
-    environment = {**download_environment(), "SOURCE_DATE_EPOCH": str(epoch)}
     try:
-        run(argv, env=environment, on_line=on_line, log=work / "log", timeout_s=TIMEOUT_S, explain="make a Debian tree")
+        with _own_tmp() as tmp:
+            environment = {**download_environment(), "SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(tmp)}
+            run(argv, env=environment, on_line=on_line, log=work / "log", timeout_s=TIMEOUT_S, explain="make a Debian tree")
     except ToolError as error:
         raise _explained(error) from None
     return parse_packages((work / "facts/status").read_text(), (work / "facts/index").read_text())
+
+
+@contextlib.contextmanager
+def _own_tmp() -> Iterator[Path]:
+    """A temporary folder for one mmdebstrap, which forgets its key ring when it is interrupted early.
+
+    Nothing else in it is removed from here: it is mmdebstrap's, and might have the host's /sys mounted.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="mamori-"))
+    folder.chmod(0o755)  # in a user namespace it is passed through by another user
+    try:
+        yield folder
+    finally:
+        for left in folder.glob("mmdebstrap.gpghome.*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 # `apt-cache show` prints the stanza of the signed index for exactly the version that was installed.
