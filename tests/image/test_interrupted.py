@@ -119,7 +119,7 @@ def mounts() -> set[str]:
 def test_ctrl_c_while_a_debian_tree_is_made_leaves_nothing_behind(copy: Copy, tmp_path: Path, program: str) -> None:
     before, folders, mounted = copy.output(), temporary(), mounts()
     with copy.start("build", log=tmp_path / "log") as running:
-        works = re.compile(rf"(perl )?(\S*/)?{program} ")
+        works = re.compile(rf"(\S*perl )?(\S*/)?{program} ")
         check_until(f"{program} runs", lambda: any(works.match(line) for line in family_of(running.pid)), within_s=250)
         os.kill(running.pid, signal.SIGINT)
         assert running.wait(30) == 130
