@@ -42,7 +42,8 @@ LINES = st.lists(
 
 @given(st.binary(max_size=2 * BLOCK_BYTES))
 def test_any_bytes_are_a_state_or_the_one_error(block: bytes) -> None:
-    state_or_none(block)
+    state = state_or_none(block)
+    assert state is None or decode(encode(state)) == state
 
 
 @given(LINES.map(b"".join))

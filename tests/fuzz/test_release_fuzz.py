@@ -48,7 +48,8 @@ def test_a_release_survives_its_file(release: Release) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_release_or_the_one_error(content: bytes) -> None:
     with contextlib.suppress(BadInputError):
-        decode(content, "f")
+        release = decode(content, "f")
+        assert decode(encode(release), "f") == release
 
 
 @given(RELEASES, st.data())
@@ -64,4 +65,5 @@ def test_a_damaged_file_is_a_release_or_the_one_error(release: Release, data: st
     content = bytearray(encode(release))
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(BadInputError):
-        decode(bytes(content), "f")
+        damaged = decode(bytes(content), "f")
+        assert decode(encode(damaged), "f") == damaged
