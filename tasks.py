@@ -73,7 +73,7 @@ def keys_init(_: Context) -> None:
     verbs.keys_init()
 
 
-@task(positional=["name"], help={"name": "what to measure: build or boot"})
+@task(positional=["name"], help={"name": "what to measure: build, boot or inspect"})
 @guarded
 def bench(_: Context, name: str) -> None:
     """Measure, and write the numbers to out/bench/NAME.json."""

@@ -12,7 +12,7 @@ from firmware.version import read_source
 from firmware.workspace import Workspace
 from mamori.formats.problems import MamoriError
 
-NAMES = ("build", "boot")
+NAMES = ("build", "boot", "inspect")
 
 
 def run(name: str, workspace: Workspace) -> dict[str, Any]:
@@ -34,6 +34,10 @@ def _measure(name: str, workspace: Workspace) -> dict[str, Any]:
         from firmware.bench_build import bench_build
 
         return bench_build(workspace)
+    if name == "inspect":
+        from firmware.bench_inspect import bench_inspect
+
+        return bench_inspect(workspace)
     from firmware.bench_boot import bench_boot
     from firmware.build import build_image
 

@@ -24,14 +24,12 @@ from firmware.console import Console
 from firmware.kvm import probe
 from firmware.netns import open_tap
 from firmware.process import PIPE, Argument, Running, run, start
-from firmware.recipe import Board, Qemu
+from firmware.recipe import PORTS, Board, Qemu
 from firmware.varstore import CODE, build_varstore
 from firmware.workspace import Workspace
 from mamori.formats.problems import MamoriError
 from mamori.formats.release import Variant
 from signing.uri import FileKey
-
-PORTS = ("wan", "lan")
 
 TAPS: Mapping[str, str] = {port: f"mamori-{port}" for port in PORTS}
 """The name of a port's tap in its namespace: the office plugs in there."""
