@@ -1,0 +1,1 @@
+"""Events and statistics: what happened on the wire, to whom, and how often."""
