@@ -33,6 +33,15 @@ class Device:
         return self.root / "run/mamori/inspect/report.json"
 
     @property
+    def events_socket(self) -> Path:
+        """Where whoever inspects sends its events. The folder is the writer's own, as above."""
+        return self.root / "run/mamori/events/socket"
+
+    @property
+    def events_database(self) -> Path:
+        return self.root / "data/events/events.db"
+
+    @property
     def bootstate(self) -> Path:
         return self.root / "dev/disk/by-partlabel/bootstate"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mamori.inspect.notify import parse_watchdog, send_notification
+from mamori.notify import parse_watchdog, send_notification
 
 
 @pytest.mark.parametrize(

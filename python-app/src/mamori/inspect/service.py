@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from mamori.formats.release import Bridge
 from mamori.inspect import core
-from mamori.inspect.notify import parse_watchdog, send_notification
 from mamori.inspect.report import encode_report, write_report
+from mamori.notify import parse_watchdog, send_notification
 from mamori.paths import Device
 from mamori.sysfs import read_bridge
 
