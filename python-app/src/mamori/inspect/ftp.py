@@ -24,6 +24,7 @@ from typing import NoReturn
 from mamori.inspect.errors import ParseError
 from mamori.inspect.findings import AnomalySeen, Coding, DataConnectionExpected, Finding, OpaqueBegins, TlsBegins
 from mamori.inspect.flow import ORIGINATOR, RESPONDER
+from mamori.inspect.ftp_data import FtpDataReader as FtpDataReader  # so that both readers of FTP are found here
 from mamori.inspect.ftp_text import (
     Command,
     extended_listener,
