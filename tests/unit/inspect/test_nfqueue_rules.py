@@ -14,6 +14,7 @@ IPV6 = """\
 -F POSTROUTING
 -A POSTROUTING -m physdev --physdev-is-bridged -m mark --mark 0x4d000000/0xff000000 \
 -j CONNMARK --save-mark --nfmask 0xff000000 --ctmask 0xff000000
+-A POSTROUTING -m physdev --physdev-is-bridged -m mark --mark 0x10000/0x10000 -j CONNMARK --set-xmark 0x10000/0x10000
 COMMIT
 *filter
 :FORWARD ACCEPT
@@ -29,6 +30,7 @@ COMMIT
 -A MAMORI -p ipv6-icmp -m icmp6 --icmpv6-type 137 -j ACCEPT
 -A MAMORI -m connmark --mark 0x4d000000/0xff000000 -j ACCEPT
 -A MAMORI -p tcp -m tcp --syn ! --tcp-option 34 -m length --length 0:84 -j ACCEPT
+-A MAMORI -m connmark --mark 0x10000/0x10000 -j MARK --set-xmark 0x10000/0x10000
 -A MAMORI -j NFQUEUE --queue-balance 0:1 --queue-bypass
 COMMIT
 """

@@ -27,6 +27,11 @@ from mamori.inspect.nfqueue.messages import MAX_QUEUE
 DECIDED_MARK = 0x4D000000
 """A packet's mark that says: this connection's verdict is final. The top byte is ours, the rest Suricata's and routing's."""
 MARK_MASK = 0xFF000000
+SURICATA_DONE_MARK = 0x00010000
+"""A packet's mark that Suricata sets (nfq.bypass-mark) when it wants no more of the connection. It says nothing about ours: the
+worker goes on, sees the mark on each packet of such a connection, and accepts where it would have handed on."""
+SURICATA_QUEUE = 16
+"""Behind the queues of all workers that a box has: one for each processor."""
 
 CHAIN = "MAMORI"
 SETS_TABLE = "mamori_known_bad"
@@ -80,6 +85,7 @@ def render_queue_rules(rules: QueueRules, family: Family) -> str:
     """Input of the family's command. The chains are replaced table by table, each at once; connections and waiting packets stay."""
     version = 4 if family is Family.IPV4 else 6
     decided = f"{DECIDED_MARK:#x}/{MARK_MASK:#x}"
+    done = f"{SURICATA_DONE_MARK:#x}/{SURICATA_DONE_MARK:#x}"
     accept = [
         *(f"-m pkttype --pkt-type {kind}" for kind in ("broadcast", "multicast")),
         *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {kind}" for kind in _NEIGHBOUR_DISCOVERY if version == 6),
@@ -93,6 +99,7 @@ def render_queue_rules(rules: QueueRules, family: Family) -> str:
         # Only our bits, and only when they are set: a packet that passed without a verdict must not take a decision back.
         f"-A POSTROUTING -m physdev --physdev-is-bridged -m mark --mark {decided}"
         f" -j CONNMARK --save-mark --nfmask {MARK_MASK:#x} --ctmask {MARK_MASK:#x}",
+        f"-A POSTROUTING -m physdev --physdev-is-bridged -m mark --mark {done} -j CONNMARK --set-xmark {done}",
         "COMMIT",
         "*filter",
         ":FORWARD ACCEPT",
@@ -100,6 +107,7 @@ def render_queue_rules(rules: QueueRules, family: Family) -> str:
         "-F FORWARD",
         f"-A FORWARD -m physdev --physdev-is-bridged -j {CHAIN}",
         *(f"-A {CHAIN} {match} -j ACCEPT" for match in accept),
+        f"-A {CHAIN} -m connmark --mark {done} -j MARK --set-xmark {done}",
         f"-A {CHAIN} -j NFQUEUE {_queues(rules)}",
         "COMMIT",
     ]

@@ -1,0 +1,1 @@
+"""Suricata, the signature engine: its configuration, its rules, its control socket and what it tells."""
