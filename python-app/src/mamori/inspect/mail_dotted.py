@@ -12,24 +12,30 @@ from mamori.inspect.mail_lines import Message
 
 
 class DottedMessage:
-    """`message` None: an answer in lines that is no message (POP3's LIST). `begins` and `open_message` are SecondReading's."""
+    """`message` None: an answer in lines that is no message (POP3's LIST). `begins` and `open_message` are SecondReading's. Not
+    `is_complete`: even its end is not the end of the message (TOP). `second_from`: it is doubtful whether this is a message at
+    all, so there is a second reading from that offset on."""
 
-    __slots__ = ("_bare_dot_told", "_begins", "_dots", "_followed", "_loose_start", "_message", "_open", "second")
+    __slots__ = ("_bare_dot_told", "_begins", "_dots", "_followed", "_is_complete", "_loose_start", "_message", "_open", "second")
 
     def __init__(
         self,
         message: Message | None,
         begins: re.Pattern[bytes],
         open_message: Callable[[], Message],
+        *,
+        is_complete: bool = True,
         dots: DotReader | None = None,
+        second_from: int | None = None,
     ) -> None:
         self._message = message
         self._begins = begins
         self._open = open_message
         self._dots = dots or DotReader()
-        self.second: SecondReading | None = None
+        self._is_complete = is_complete
+        self.second = None if second_from is None else SecondReading(second_from, begins, open_message)
         self._loose_start = 0
-        self._followed = False
+        self._followed = second_from is not None
         self._bare_dot_told = False
 
     @property
@@ -58,7 +64,7 @@ class DottedMessage:
             self._read_twice(self.second, data[:end], max(at, self.second.start - base), base, found)
         if self.ended:
             if self._message:
-                found += self._message.end()
+                found += self._message.end(self._is_complete)
             if self.second:
                 found += self.second.end()
         return end
@@ -81,7 +87,7 @@ class DottedMessage:
         if not self._followed:
             found.append(AnomalySeen(self._loose_start, second.start, "a message that does not end in CRLF . CRLF", False))
         if self._message:
-            found += self._message.end()
+            found += self._message.end(self._is_complete)
         return second
 
     def break_off(self) -> list[Finding]:

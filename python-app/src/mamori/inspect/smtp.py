@@ -199,7 +199,7 @@ class SmtpReader:
         return self._messages.open()
 
     def _begin_text(self, message: Message | None = None, dots: DotReader | None = None) -> None:
-        self._dotted = DottedMessage(message or self._open_message(), _DATA, self._open_message, dots)
+        self._dotted = DottedMessage(message or self._open_message(), _DATA, self._open_message, dots=dots)
         self._state = _State.MESSAGE
 
     def _take_text(self, data: bytes, at: int, base: int, found: list[Finding]) -> int:
@@ -292,14 +292,22 @@ class SmtpReader:
         if code == 354:
             self._on_go_ahead(found)
         elif code == 334:
-            if self._waiting and self._waiting[0] is _Wait.AUTH and self._state is _State.COMMAND:
-                self._state = _State.ANSWER
+            self._on_step_of_auth()
         elif code == 421:
             pass  # the server goes (RFC 5321, section 3.8); it answers nothing
         elif self._waiting:
             self._on_answer(self._waiting.popleft(), code, extensions, end, found)
         elif self._dotted:
             self._on_early_answer(self._dotted, code, found)
+
+    def _on_step_of_auth(self) -> None:
+        """334: the client answers with a line that is no command."""
+        if not self._waiting or self._waiting[0] is not _Wait.AUTH:
+            return
+        if len(self._waiting) == 1 and self._state is _State.COMMAND:
+            self._state = _State.ANSWER
+        elif len(self._waiting) > 1 and self._waiting[1] not in _ASSUMED:
+            del self._waiting[1]  # the client did not wait to be asked, so its line looked like a command
 
     def _on_go_ahead(self, found: list[Finding]) -> None:
         """354. If no DATA waits, the server has read one where we did not."""
