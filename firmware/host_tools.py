@@ -59,6 +59,7 @@ TOOLS = (
     _tool("iptables-nft-restore", "iptables", "loads the rules around the packet queue", Purpose.TEST),
     _tool("nft", "nftables", "loads the sets of known-bad addresses", Purpose.TEST),
     _tool("ethtool", "ethtool", "switches segmentation offload off and on", Purpose.TEST),
+    _tool("/usr/sbin/clamd", "clamav-daemon", "the real virus scanner", Purpose.TEST),
     _tool("openssl", "openssl", "a second opinion on signatures, TLS servers", Purpose.TEST),
     _tool("shellcheck", "shellcheck", "checks the shell in templates and overlays", Purpose.LINT),
 )

@@ -1,0 +1,123 @@
+"""The real clamd with the image's configuration, in a folder of its own, and a scanner that is driven until it has answered."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from firmware.process import Running, start
+from mamori.inspect.scan.health import Condition
+from mamori.inspect.scan.scanner import FILE_BACKLOG_BYTES, Scanner, ScanSettings
+from mamori.inspect.scan.verdicts import Verdict
+from tests.support.checkout import ROOT
+from tests.support.eicar import signatures
+from tests.support.need import need
+from tests.support.wait import check_until, patience_s
+
+SHIPPED = ROOT / "overlay/common/usr/lib/mamori/clamd.conf"
+_MOVED = {"LocalSocket": "socket", "DatabaseDirectory": "database", "TemporaryDirectory": "tmp"}
+
+
+@dataclass(frozen=True)
+class Clamd:
+    """A folder with clamd's configuration, socket and database."""
+
+    folder: Path
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "socket"
+
+    def write_database(self, name: str) -> None:
+        (self.folder / "database/test.ndb").write_text(signatures(name))
+
+
+def prepare_clamd(folder: Path, **changes: str) -> Clamd:
+    """The shipped configuration with its three paths here; `changes` replace other lines."""
+    need("/usr/sbin/clamd", "the virus scanner itself")
+    text = SHIPPED.read_text()
+    for key, value in {**{key: str(folder / name) for key, name in _MOVED.items()}, **changes}.items():
+        text, count = re.subn(rf"^{key} .*$", f"{key} {value}", text, flags=re.MULTILINE)
+        assert count == 1, key
+    for name in ("database", "tmp"):
+        (folder / name).mkdir()
+    (folder / "clamd.conf").write_text(text)
+    clamd = Clamd(folder)
+    clamd.write_database("Mamori.Database.1")
+    return clamd
+
+
+@contextlib.contextmanager
+def started_clamd(clamd: Clamd) -> Iterator[Running]:
+    """clamd runs, and answers, for as long as the `with` block."""
+    argv = ["/usr/sbin/clamd", "-c", clamd.folder / "clamd.conf"]
+    with start(argv, explain="run clamd", log=clamd.folder / "log") as running:
+        check_until("clamd answers", lambda: running.code is not None or answers(clamd.socket), within_s=20)
+        running.check()
+        yield running
+
+
+def answers(path: Path) -> bool:
+    return ask(path, b"zPING\0") == b"PONG\0"
+
+
+def ask(path: Path, command: bytes) -> bytes:
+    """What clamd answers to a command; nothing if it is not there."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(patience_s(5))
+        connection.connect(str(path))
+        connection.sendall(command)
+        return connection.recv(4096)
+    return b""
+
+
+def drive(scanner: Scanner, until: Callable[[], object], within_s: float = 20) -> None:
+    """Run the scanner's event loop until the condition holds; `settle` and `scan` do so for verdicts."""
+    deadline = time.monotonic() + patience_s(within_s)
+    while not until():
+        now = time.monotonic()
+        assert now < deadline, f"not within {patience_s(within_s):g} s"
+        if select.select([scanner], [], [], max(0.0, min(scanner.next_deadline() - now, 0.1)))[0]:
+            scanner.on_ready(time.monotonic())
+        scanner.on_timer(time.monotonic())
+
+
+def await_verdicts(scanner: Scanner, count: int = 1, within_s: float = 20) -> dict[int, Verdict]:
+    """The next verdicts, by file."""
+    results: dict[int, Verdict] = {}
+
+    def is_enough() -> bool:
+        results.update({scanned.file: scanned.verdict for scanned in scanner.take_results()})
+        return len(results) >= count
+
+    drive(scanner, is_enough, within_s)
+    return results
+
+
+def feed(scanner: Scanner, file: int, content: bytes, piece: int = 65_000) -> None:
+    """All of the content, no faster than clamd takes it: a line is slower than a loop."""
+    for at in range(0, len(content), piece):
+        if scanner.usage().held_bytes > FILE_BACKLOG_BYTES // 2:
+            drive(scanner, lambda: scanner.usage().held_bytes < FILE_BACKLOG_BYTES // 4)
+        scanner.feed(file, content[at : at + piece], time.monotonic())
+
+
+def scan(scanner: Scanner, content: bytes, *, file: int = 1, expected_bytes: int | None = None, piece: int = 65_000) -> Verdict:
+    """The verdict on a whole file."""
+    scanner.begin(file, expected_bytes)
+    feed(scanner, file, content, piece)
+    scanner.finish(file, time.monotonic())
+    return await_verdicts(scanner)[file]
+
+
+def open_scanner(settings: ScanSettings) -> Scanner:
+    """A scanner whose first probe is over."""
+    scanner = Scanner(settings, time.monotonic())
+    drive(scanner, lambda: scanner.health.condition is not Condition.STARTING)
+    return scanner
