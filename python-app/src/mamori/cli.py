@@ -51,7 +51,19 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(run=_status)
 
     inspect = commands.add_parser("inspect", allow_abbrev=False, help="run the inspection service")
+    inspect.add_argument("--watch-only", action="store_true", help="watch the bridge, and leave its packets alone")
+    inspect.add_argument("--pcap", type=Path, metavar="FILE", help="inspect a capture instead, and print events as JSON lines")
+    inspect.add_argument("--policy", type=Path, metavar="FILE", help="with --pcap: the policy (default: the built-in one)")
+    inspect.add_argument("--lists", type=Path, metavar="FILE", help="with --pcap: compiled lists (default: none)")
     inspect.set_defaults(run=_inspect)
+
+    worker = commands.add_parser("inspect-worker", allow_abbrev=False)  # the service starts it; no help, no promise
+    worker.add_argument("--number", type=int, required=True)
+    worker.set_defaults(run=_inspect_worker)
+
+    from mamori.events.commands import add_commands as add_events
+
+    add_events(commands, _write, _log)
 
     boot_state = commands.add_parser("boot-state", help="the boot loader's state").add_subparsers(required=True, metavar="COMMAND")
     show = boot_state.add_parser("show", allow_abbrev=False, help="which slot starts next, and why")
@@ -81,8 +93,33 @@ def _inspect(options: argparse.Namespace) -> None:
     from mamori.paths import Device
     from mamori.status import read_release
 
+    if options.pcap is not None:
+        _replay(options)
+        return
+    from mamori.formats.release import EarlyBridge
+    from mamori.inspect.guard import Guard
+
     device = Device(options.root)
-    run_inspection(device, read_release(device).bridge, _log)
+    release = read_release(device)
+    fail_open = release.early_bridge is EarlyBridge.FORWARD
+    guard = None if options.watch_only else Guard(device, fail_open=fail_open, inside=release.bridge.ports[1], log=_log)
+    run_inspection(device, release.bridge, _log, guard)
+
+
+def _inspect_worker(options: argparse.Namespace) -> None:
+    from mamori.inspect.worker import run_device_worker
+    from mamori.paths import Device
+    from mamori.status import read_release
+
+    device = Device(options.root)
+    run_device_worker(device, read_release(device), options.number, _log)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from mamori.inspect.replay import replay_capture
+
+    for line in replay_capture(options.pcap, options.policy, options.lists):
+        sys.stdout.write(f"{line}\n")
 
 
 def _show_boot_state(options: argparse.Namespace) -> None:
@@ -102,6 +139,11 @@ def _write_json(value: Any) -> None:
     import json
 
     sys.stdout.write(f"{json.dumps(value, indent=2, ensure_ascii=False)}\n")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _log(level: int, text: str) -> None:

@@ -33,6 +33,35 @@ class Device:
         return self.root / "run/mamori/inspect/report.json"
 
     @property
+    def inspect_workers(self) -> Path:
+        """Where each worker says how it is: NUMBER.json."""
+        return self.root / "run/mamori/inspect/workers"
+
+    @property
+    def policy(self) -> Path:
+        """What the owner wants; written by the portal, or by hand."""
+        return self.root / "data/policy/policy.toml"
+
+    @property
+    def accepted_policy(self) -> Path:
+        """The last policy that was sound."""
+        return self.root / "data/inspect/policy.toml"
+
+    @property
+    def lists(self) -> Path:
+        """The compiled lists of names and addresses."""
+        return self.root / "data/feeds/lists/lists.mlf"
+
+    @property
+    def hash_list(self) -> Path:
+        """The compiled hashes of harmful files."""
+        return self.root / "data/feeds/hashes/hashes.mhf"
+
+    @property
+    def clamd_socket(self) -> Path:
+        return self.root / "run/mamori/clamd/socket"
+
+    @property
     def events_socket(self) -> Path:
         """Where whoever inspects sends its events. The folder is the writer's own, as above."""
         return self.root / "run/mamori/events/socket"

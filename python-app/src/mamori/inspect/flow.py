@@ -288,6 +288,10 @@ class FlowTable(Generic[Inspector, Verdict]):
         ended, self._ended = self._ended, []
         return ended
 
+    def inspectors(self) -> list[Inspector]:
+        """Those of all flows that are still inspected."""
+        return [flow.inspector for flow in self._flows.values() if flow.inspector is not None]
+
     def _open(self, key: bytes, flipped: bool, packet: Packet, now: float) -> Flow[Inspector, Verdict]:
         if len(self._flows) >= self._max_flows:
             self._ended.append(self._make_room(now))

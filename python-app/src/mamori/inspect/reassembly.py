@@ -250,6 +250,14 @@ class Stream:
         self._forget_before(limit)
         return events
 
+    def offset_of(self, sequence: int) -> int:
+        """The stream offset of the first payload byte of a segment with this number and without SYN, near what came last."""
+        return self._offset(sequence) if self._sequence >= 0 else self.next
+
+    def number_at(self, offset: int) -> int:
+        """The sequence number on the wire of the byte at this offset; 0 before anything came."""
+        return (self._sequence + offset - self.next) & _MASK if self._sequence >= 0 else 0
+
     def begins_after(self, sequence: int) -> bool:
         """Whether a SYN with this number is the stream's own."""
         return self._sequence == (sequence + 1 + self.next) & _MASK

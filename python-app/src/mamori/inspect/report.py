@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ STALE_AFTER_S = 5 * PUBLISH_EVERY_S
 """A report older than this is of a service that hangs or was killed."""
 
 
-def encode_report(command: Publish, now: float) -> bytes:
-    """The report; times are in seconds since boot (CLOCK_MONOTONIC), because the wall clock may jump."""
+def encode_report(command: Publish, now: float, packets: Mapping[str, Any] | None = None) -> bytes:
+    """The report, with what the guard says of its workers. Times are in seconds since boot (CLOCK_MONOTONIC), because the wall
+    clock may jump."""
     ports = {port.name: port for port in command.sample.ports}
     report = {
         "condition": command.judgement.condition.value,
@@ -28,6 +30,7 @@ def encode_report(command: Publish, now: float) -> bytes:
             {"condition": condition.value, **(asdict(ports[name]) if name in ports else {"name": name})}
             for name, condition in command.judgement.ports.items()
         ],
+        "packets": packets,
     }
     return f"{json.dumps(report)}\n".encode()
 

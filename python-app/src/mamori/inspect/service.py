@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from mamori.formats.release import Bridge
 from mamori.inspect import core
+from mamori.inspect.guard import Guard
 from mamori.inspect.report import encode_report, write_report
 from mamori.notify import parse_watchdog, send_notification
 from mamori.paths import Device
@@ -26,25 +28,38 @@ class _World:
     bridge: Bridge
     notify_socket: str | None
     log: Callable[[int, str], None]
+    guard: Guard | None
 
 
-def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], None]) -> None:
-    """Watch the bridge until SIGTERM. `log` takes a syslog level and a line; the report is gone when this returns."""
-    world = _World(device, bridge, os.environ.get("NOTIFY_SOCKET"), log)
+def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], None], guard: Guard | None) -> None:
+    """Watch the bridge, and keep the guard's workers alive, until SIGTERM. Without a guard packets are left alone. `log` takes a
+    syslog level and a line; the report is gone when this returns."""
+    world = _World(device, bridge, os.environ.get("NOTIFY_SOCKET"), log, guard)
     settings = core.Settings(bridge.name, bridge.ports, parse_watchdog(os.environ, os.getpid()))
     # Blocked, a signal waits until `sigtimedwait` asks for it: none is lost, none interrupts a write.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     device.inspect_report.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if guard is not None:
+            guard.start()
         state, commands = core.start(settings, time.monotonic())
         while True:
             state, running = _carry_out(world, state, commands)
             if not running:
                 return
-            timeout_s = max(0.0, core.next_deadline(state) - time.monotonic())
-            event = core.StopRequested() if signal.sigtimedwait(_STOP_SIGNALS, timeout_s) else core.TimerExpired()
-            state, commands = core.receive(state, event, time.monotonic())
+            if guard is not None:
+                guard.tick(time.monotonic())
+            deadline = min(core.next_deadline(state), guard.next_deadline() if guard is not None else math.inf)
+            timeout_s = max(0.0, deadline - time.monotonic())
+            stops = signal.sigtimedwait(_STOP_SIGNALS, timeout_s) is not None
+            now = time.monotonic()
+            if stops or now >= core.next_deadline(state):
+                state, commands = core.receive(state, core.StopRequested() if stops else core.TimerExpired(), now)
+            else:
+                commands = ()
     finally:
+        if guard is not None:
+            guard.stop()
         device.inspect_report.unlink(missing_ok=True)
 
 
@@ -70,7 +85,8 @@ def _carry_out(world: _World, state: core.State, commands: tuple[core.Command, .
 
 def _publish(world: _World, command: core.Publish) -> None:
     try:
-        write_report(world.device.inspect_report, encode_report(command, time.monotonic()))
+        details = world.guard.describe() if world.guard is not None else None
+        write_report(world.device.inspect_report, encode_report(command, time.monotonic(), details))
     except OSError as error:
         world.log(4, f"cannot publish: {error}")
 

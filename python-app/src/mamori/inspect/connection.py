@@ -1,0 +1,274 @@
+"""One TCP connection under inspection: its packets, and what becomes of each.
+
+    read ──▶ decided (the kernel passes the rest) | blocked (the interposer has it) | unreadable (passed, and counted)
+
+The streams are put in order (reassembly.py) and read by the session (session.py), and meanwhile the packets pass, except:
+
+- the packet that ends a file waits for the file's verdict, and what its sender sends after it waits behind it;
+- of protocols that carry mail and files to be delivered whole (SMTP, POP3, IMAP, FTP) every packet with bytes of a file waits in
+  a window (hold.py), so that a small file is judged before any of it is out. What is infected is written over at equal length,
+  in what waits and in all that follows; a retransmission is written over alike;
+- HTTP and TLS are answered or cut: the packet in hand and all that follow go to the interposer (interpose.py).
+
+A packet that says again what waits is dropped, for what waits will be delivered; so is one whose bytes contradict what was read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mamori.inspect.commands import Accept, Drop, Replace
+from mamori.inspect.craft import CraftError, normalise, overwrite
+from mamori.inspect.desk import MAX_HELD_BYTES, Desk, ExpectedData, Parties
+from mamori.inspect.flow import ORIGINATOR, RESPONDER, Flow
+from mamori.inspect.hold import WINDOW_S, Held, HoldQueue, Queued
+from mamori.inspect.interpose import Deliver, Interposer, Pass, Side
+from mamori.inspect.packet import ACK, Packet
+from mamori.inspect.reassembly import (
+    Buffered,
+    Closed,
+    ConflictSeen,
+    Data,
+    GapSeen,
+    Refusal,
+    Refused,
+    Restarted,
+    Retransmitted,
+    StreamEvent,
+    UrgentSeen,
+)
+from mamori.inspect.session import Session
+
+SIGNATURE_BYTES = 256 << 10
+"""Of each direction of an undecided connection, and anew for each message of HTTP, that the signature engine sees. Most signatures
+look into heads and the first kilobytes of a body; all of a download would take it longer than the download may."""
+
+PASSED = "passed"
+"""A flow's final verdict."""
+
+
+class Connection:
+    """See the module. Commands go to the desk."""
+
+    __slots__ = ("_desk", "_dropping", "_flow", "_holding", "_holds", "_interposer", "_session", "_signature_bytes", "_urgent")
+
+    def __init__(self, desk: Desk, flow: Flow[Any, str], parties: Parties, expected: ExpectedData | None) -> None:
+        self._desk = desk
+        self._flow = flow
+        self._holds = (HoldQueue(), HoldQueue())
+        self._session = Session(desk, flow, parties, self._holds, expected, self)
+        self._interposer: Interposer | None = None
+        self._signature_bytes = [0, 0]
+        self._dropping = self._holding = self._urgent = False
+
+    @property
+    def parties(self) -> Parties:
+        return self._session.parties
+
+    @parties.setter
+    def parties(self, parties: Parties) -> None:
+        self._session.parties = parties
+
+    def receive(self, queued: Queued, packet: Packet, direction: int) -> None:
+        """One packet, and a verdict on it now or later."""
+        session = self._session
+        if self._interposer is not None:
+            self._interpose(queued, packet, direction)
+            return
+        if session.is_unreadable and not self._holds[direction].overwrites:
+            self._accept(queued, is_decided=False)
+            return
+        flow, stream = self._flow, self._flow.stream(direction)
+        start = stream.offset_of(packet.sequence)
+        self._dropping = self._holding = self._urgent = False
+        for event in stream.receive(packet.sequence, packet.payload, packet.flags, packet.urgent):
+            self._on_stream(event, direction)
+        if packet.flags & ACK:
+            for event in flow.stream(1 - direction).acknowledge(packet.acknowledgement):
+                self._on_stream(event, 1 - direction)
+        if session.block is not None:
+            self._start_interposer(packet, start, direction)
+            self._interpose(queued, packet, direction)
+        elif session.is_decided:
+            self._decide(queued)
+        elif self._dropping:
+            self._drop(queued)
+        else:
+            self._pass_or_hold(queued, packet, start, direction)
+
+    def on_timer(self, now: float) -> None:
+        """Something that waits may be due."""
+        if self._interposer is not None:
+            return
+        for direction in (ORIGINATOR, RESPONDER):
+            hold = self._holds[direction]
+            if hold.wait_until is not None and now >= hold.wait_until:
+                self._session.give_up(direction)
+        self._settle()
+
+    def scanned(self, file: int, signature: str | None, unseen: str | None) -> None:
+        """The scanner's word on a file: infected with `signature`, not seen because of `unseen`, or clean (both None)."""
+        self._session.scanned(file, signature, unseen)
+        self._settle()
+
+    def close(self) -> None:
+        """The flow is out of the table: nothing is left waiting."""
+        self._session.close()
+        for hold in self._holds:
+            for held in hold.take_all():
+                self._desk.held_bytes -= len(held.queued.data)
+                self._accept(held.queued, is_decided=False)
+
+    # --- streams -----------------------------------------------------------------------------------------------------------
+
+    def _on_stream(self, event: StreamEvent, direction: int) -> None:
+        session = self._session
+        if session.is_over:
+            return
+        match event:
+            case Data(_, data):
+                self._holding = session.read(direction, data) or self._holding
+                if session.begins_message(direction):
+                    self._signature_bytes[direction] = 0
+            case Closed(_, reset):
+                self._holding = session.end(direction, reset) or self._holding
+            case Retransmitted(start, end, unknown_bytes):
+                self._dropping = self._dropping or bool(unknown_bytes) or self._holds[direction].covers(start, end)
+            case ConflictSeen(start, end):
+                session.on_evasion(f"bytes {start} to {end} were sent twice, and differently")
+                self._dropping = True
+            case Refused(_, _, reason):
+                # An RST that its receiver will not believe may go; bytes that we cannot keep would be read by it and not by us.
+                self._dropping = self._dropping or reason is not Refusal.RESET_OUT_OF_WINDOW
+            case Buffered():
+                self._holding = self._holding or session.delivers_whole
+            case GapSeen(start, end):
+                session.on_gap(f"{end - start} bytes passed unseen")
+            case UrgentSeen():
+                self._urgent = True
+            case Restarted():
+                session.restart()
+            case _:
+                pass
+
+    # --- passing and holding -----------------------------------------------------------------------------------------------
+
+    def _pass_or_hold(self, queued: Queued, packet: Packet, start: int, direction: int) -> None:
+        hold = self._holds[direction]
+        end = start + len(packet.payload)
+        if self._holding or hold.wait_until is not None or (packet.payload and hold.packets):
+            hold.add(Held(queued, packet, start, end, self._desk.now + WINDOW_S))
+            self._desk.held_bytes += len(queued.data)
+            if self._desk.held_bytes > MAX_HELD_BYTES and hold.wait_until is not None:
+                self._session.give_up(direction)
+            self._settle()
+        else:
+            self._let_go(queued, packet, start, end, direction)
+
+    def _settle(self) -> None:
+        """After something was judged, or time has passed: let go of what need not wait any more."""
+        session = self._session
+        if session.block is not None:
+            if self._interposer is None:
+                self._start_interposer(None, 0, ORIGINATOR)
+            return
+        for direction in (ORIGINATOR, RESPONDER):
+            hold = self._holds[direction]
+            if hold.packets:
+                self._release(direction)
+            deadline = hold.next_deadline()
+            if deadline is not None:
+                self._desk.set_timer(max(deadline, self._desk.now), self)
+
+    def _release(self, direction: int) -> None:
+        """What is due; and everything, when no file is open any more or too much waits."""
+        hold = self._holds[direction]
+        idle = hold.wait_until is None and not self._session.has_open_file(direction)
+        for held in hold.take_all() if idle or self._desk.held_bytes > MAX_HELD_BYTES else hold.take_due(self._desk.now):
+            self._release_one(held, direction)
+        self._session.forget_ranges(direction, hold.packets[0].start if hold.packets else self._flow.stream(direction).next)
+
+    def _release_one(self, held: Held, direction: int) -> None:
+        self._desk.held_bytes -= len(held.queued.data)
+        if held.start > self._flow.stream(direction).next:
+            self._drop(held.queued)  # still behind a hole, and unread: its sender sends it again
+        else:
+            self._let_go(held.queued, held.packet, held.start, held.end, direction)
+
+    def _let_go(self, queued: Queued, packet: Packet, start: int, end: int, direction: int) -> None:
+        """The packet passes, written over where that was decided."""
+        hold = self._holds[direction]
+        if hold.overwrites:
+            hold.forget_before(self._flow.stream(direction).acknowledged)
+        ranges = hold.overwrites_in(start, end)
+        if not ranges and not self._urgent:
+            wants = self._signature_bytes[direction] < SIGNATURE_BYTES
+            self._signature_bytes[direction] += end - start
+            self._accept(queued, is_decided=False, wants_signatures=wants)
+            return
+        data: bytes | memoryview = queued.data
+        try:
+            if self._urgent:
+                data = normalise(data, packet, queued.info)
+            if ranges:
+                data = overwrite(data, packet, queued.info, start, ranges)
+        except CraftError:
+            self._drop(queued)
+        else:
+            self._replace(queued, bytes(data))
+
+    def _decide(self, queued: Queued) -> None:
+        """The session has seen enough, and the kernel need not ask again."""
+        for direction in (ORIGINATOR, RESPONDER):
+            for held in self._holds[direction].take_all():
+                self._release_one(held, direction)
+        self._session.close()
+        self._flow.decide(PASSED)
+        self._accept(queued, is_decided=True)
+
+    # --- blocking ----------------------------------------------------------------------------------------------------------
+
+    def _start_interposer(self, packet: Packet | None, start: int, direction: int) -> None:
+        """Everything that was not forwarded belongs to it: what waits, and the packet in hand."""
+        block, sides = self._session.block, []
+        assert block is not None  # noqa: S101 (who calls has looked)
+        for side in (ORIGINATOR, RESPONDER):
+            stream, packets = self._flow.stream(side), self._holds[side].packets
+            firsts = [stream.next, *(held.start for held in packets)]
+            if packet is not None and side == direction:
+                firsts.append(start)
+            acknowledged = max(stream.acknowledged, 0)
+            sides.append(Side(stream.number_at(max(min(firsts), acknowledged)), stream.number_at(acknowledged)))
+        self._interposer = Interposer(block, (sides[0], sides[1]))
+        self._session.close()
+        self._flow.release()
+        for side in (ORIGINATOR, RESPONDER):
+            for held in self._holds[side].take_all():
+                self._desk.held_bytes -= len(held.queued.data)
+                self._interpose(held.queued, held.packet, side)
+
+    def _interpose(self, queued: Queued, packet: Packet, direction: int) -> None:
+        assert self._interposer is not None  # noqa: S101
+        match self._interposer.receive(direction, queued.data, packet, queued.info):
+            case Deliver(data):
+                self._replace(queued, data)
+            case Pass():
+                self._accept(queued, is_decided=False)
+            case _:
+                self._drop(queued)
+
+    # --- verdicts ----------------------------------------------------------------------------------------------------------
+
+    def _accept(self, queued: Queued, *, is_decided: bool, wants_signatures: bool = False) -> None:
+        for token in queued.tokens:
+            self._desk.out.append(Accept(token, is_decided, wants_signatures))
+
+    def _drop(self, queued: Queued) -> None:
+        self._desk.out.extend(map(Drop, queued.tokens))
+
+    def _replace(self, queued: Queued, payload: bytes) -> None:
+        if len(queued.tokens) == 1:
+            self._desk.out.append(Replace(queued.tokens[0], payload))
+        else:
+            # Fragments cannot carry another packet. Hosts of today do not fragment TCP, and their sender sends again.
+            self._drop(queued)

@@ -1,0 +1,147 @@
+"""One flow of datagrams under inspection: QUIC by its hello, DNS by its questions, applications by their first bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mamori.events.record import Action, Function
+from mamori.inspect.commands import Accept, Drop
+from mamori.inspect.desk import Desk, Parties
+from mamori.inspect.dns import DnsError, parse_message
+from mamori.inspect.flow import ORIGINATOR, Flow
+from mamori.inspect.hold import Queued
+from mamori.inspect.judge import NOTHING, Judgement
+from mamori.inspect.packet import Packet
+from mamori.inspect.quic import QuicError, QuicReader, looks_like_quic
+from mamori.inspect.tls import ClientHelloReceived
+
+DNS_PORTS = frozenset({53, 5353, 5355})
+"""DNS, multicast DNS, LLMNR: messages of one format."""
+
+MAX_UNKNOWN = 64
+"""Datagrams of a client in which no QUIC was found before the flow is passed by the kernel. A stray datagram before the first
+Initial is a trick; so many of them are another protocol (a game, a call)."""
+
+MAX_QUIC = 256
+"""A client's datagrams of QUIC without a hello that can be read. A handshake is over after some ten."""
+
+PASSED = "passed"
+
+
+class DatagramFlow:
+    """See the module. Commands go to the desk."""
+
+    __slots__ = ("_application_sought", "_desk", "_flow", "_is_blocked", "_judged", "_protocol", "_quic", "_seen", "parties")
+
+    def __init__(self, desk: Desk, flow: Flow[Any, str], parties: Parties) -> None:
+        self._desk = desk
+        self._flow = flow
+        self.parties = parties
+        self._is_blocked = False
+        self._application_sought = False
+        self._judged: set[str] = set()
+        self._quic: QuicReader | None = None
+        self._seen = 0
+        self._protocol = "dns" if flow.responder[1] in DNS_PORTS or flow.originator[1] in DNS_PORTS else "udp"
+
+    def on_timer(self, now: float) -> None:
+        """Nothing waits here."""
+
+    def receive(self, queued: Queued, packet: Packet, direction: int) -> None:
+        """One datagram, and the verdict on it."""
+        if not self._is_blocked:
+            if self._protocol == "dns":
+                self._read_dns(packet)
+            elif direction == ORIGINATOR:
+                self._read_client(bytes(packet.payload))
+            elif not self._application_sought and self._seen:
+                self._seek_application(b"", bytes(packet.payload))
+        out = self._desk.out
+        if self._is_blocked:
+            out.extend(map(Drop, queued.tokens))
+        else:
+            decided = self._flow.verdict is not None
+            out.extend(Accept(token, decided, not decided) for token in queued.tokens)
+
+    def _read_dns(self, packet: Packet) -> None:
+        try:
+            message = parse_message(bytes(packet.payload))
+        except DnsError:
+            return
+        if message.is_response:
+            return
+        for question in message.questions:
+            self._desk.tally(self.parties, Function.DANGEROUS_SITE, "question")
+            self._note(question.name, self._desk.judge.judge_name(question.name))
+
+    def _read_client(self, payload: bytes) -> None:
+        self._seen += 1
+        if self._quic is None and looks_like_quic(payload):
+            self._quic, self._protocol = QuicReader(), "quic"
+        if self._quic is not None:
+            self._read_quic(self._quic, payload)
+        elif not self._application_sought:
+            self._seek_application(payload, b"")
+        if self._seen >= (MAX_UNKNOWN if self._quic is None else MAX_QUIC) and not self._is_blocked:
+            self._flow.decide(PASSED)
+
+    def _read_quic(self, quic: QuicReader, payload: bytes) -> None:
+        try:
+            events = quic.receive(payload)
+        except QuicError as error:
+            # No server would answer this; so nothing comes of it, and the next datagrams are another attempt.
+            self._desk.tell(self.parties, Function.EVASION, Action.UNSEEN, "quic", self._address, detail=str(error))
+            self._quic = None
+            return
+        for event in events:
+            if isinstance(event, ClientHelloReceived):
+                name = event.hello.server_name
+                judge = self._desk.judge
+                judgement = (
+                    judge.judge_name(name) if name else judge.judge_application(judge.applications.by_alpn(event.hello.alpn))
+                )
+                self._desk.tally(self.parties, Function.DANGEROUS_SITE, "name")
+                if self._note(name or self._address, judgement):
+                    return
+                self._flow.decide(PASSED)
+                return
+
+    def _seek_application(self, client: bytes, server: bytes) -> None:
+        judge = self._desk.judge
+        application = judge.applications.by_payload("udp", client, server)
+        if application is None:
+            if self._seen >= 2 or server:
+                application = judge.applications.by_port("udp", self._flow.responder[1])
+            else:
+                return
+        self._application_sought = True
+        judgement = judge.judge_application(application)
+        if application is not None and not self._note(self._address, judgement) and judgement is not NOTHING:
+            self._flow.decide(PASSED)
+
+    @property
+    def _address(self) -> str:
+        return f"{self.parties.peer}:{self.parties.peer_port}"
+
+    def _note(self, subject: str, judgement: Judgement) -> bool:
+        """Tell what it means, once; whether the flow is blocked for it. A question to DNS never is: the access that follows is,
+        with a page that says why."""
+        if not judgement.matches or subject in self._judged:
+            return self._is_blocked
+        self._judged.add(subject)
+        judge = self._desk.judge
+        exempt = judge.has_allowed_addresses and (
+            judge.allows_address(self._flow.originator[0]) or judge.allows_address(self._flow.responder[0])
+        )
+        blocking = None if exempt or self._protocol == "dns" else judgement.blocking
+        for match in judgement.matches if blocking is None else (blocking,):
+            action = Action.BLOCKED if blocking else Action.ALLOWED if judgement.is_allowed or exempt else Action.LOGGED
+            self._desk.tell(
+                self.parties, match.function, action, self._protocol, subject, list_name=match.list_name, category=match.category
+            )
+            self._desk.tally(self.parties, match.function, "flow", match.category, 1, int(blocking is not None))
+        self._is_blocked = blocking is not None
+        return self._is_blocked
+
+    def close(self) -> None:
+        """Nothing waits here."""

@@ -1,0 +1,171 @@
+"""What all connections of one engine share: the policy in force, the commands that go out, timers, and short memories."""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Protocol
+
+from mamori.events.record import MAX_SUBJECT_CHARACTERS, Action, Event, Function, Heading
+from mamori.inspect.commands import Command, Tally, Tell
+from mamori.inspect.judge import Judge
+
+MAX_HELD_BYTES = 16 << 20
+"""Packets that wait for a verdict on their file, of one engine: 250 super-packets. Beyond it the oldest is let go by the policy's
+word on what could not be scanned."""
+
+MAX_INFECTED = 4096
+"""Addresses that are remembered as infected. A retry comes within minutes; a day's finds of an office are a handful."""
+
+INFECTED_FOR_S = 3600.0
+"""How long. After that the file is scanned again: it may have been replaced by a clean one."""
+
+MAX_EXPECTED = 1024
+"""FTP data connections that were agreed on and have not come."""
+
+EXPECTED_FOR_S = 120.0
+"""vsftpd waits 60 s for the client to connect (connect_timeout, accept_timeout), others two minutes."""
+
+
+class Timed(Protocol):
+    """Who wants to be called when its time has come."""
+
+    def on_timer(self, now: float) -> None: ...
+
+
+class ScanOwner(Protocol):
+    """Who waits for the verdict on a file."""
+
+    def scanned(self, file: int, signature: str | None, unseen: str | None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Who talks: the computer in the office and its peer. MAC "" where unknown; addresses are text."""
+
+    heading: Heading
+    terminal_mac: str
+    terminal: str
+    peer: str
+    peer_port: int
+
+
+class ExpectedData:
+    """An FTP data connection that is on its way; filled in further when the command comes that says what it carries."""
+
+    __slots__ = ("expires_at", "name", "sender", "subject")
+
+    def __init__(self, name: str, sender: int | None, subject: str, expires_at: float) -> None:
+        self.name, self.sender, self.subject, self.expires_at = name, sender, subject, expires_at
+
+
+class Desk:
+    """See the module. `out` collects commands until the engine takes them; `wall_offset_s` turns the engine's clock into Unix
+    time for events."""
+
+    def __init__(self, judge: Judge, wall_offset_s: float = 0.0) -> None:
+        self.judge = judge
+        self.out: list[Command] = []
+        self.wall_offset_s = wall_offset_s
+        self.now = 0.0
+        self.held_bytes = 0
+        self.next_scan = 1
+        self.scans: dict[int, tuple[ScanOwner, int]] = {}
+        self._infected: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._expected: OrderedDict[tuple[bytes, int], ExpectedData] = OrderedDict()
+        self._timers: list[tuple[float, int, Timed]] = []
+        self._timer_number = 0
+
+    def tell(
+        self,
+        parties: Parties,
+        function: Function,
+        action: Action,
+        protocol: str,
+        subject: str,
+        *,
+        list_name: str = "",
+        category: str = "",
+        detail: str = "",
+    ) -> None:
+        """An event about this conversation."""
+        if len(subject) > MAX_SUBJECT_CHARACTERS:
+            subject = subject[: MAX_SUBJECT_CHARACTERS - 1] + "…"
+        at_s = self.now + self.wall_offset_s
+        self.out.append(
+            Tell(
+                Event(
+                    at_s,
+                    function,
+                    action,
+                    parties.heading,
+                    parties.terminal_mac,
+                    parties.terminal,
+                    parties.peer,
+                    parties.peer_port,
+                    protocol,
+                    subject,
+                    list_name,
+                    category,
+                    detail,
+                )
+            )
+        )
+
+    def tally(
+        self, parties: Parties, function: Function, unit: str, category: str = "", scanned: int = 1, blocked: int = 0
+    ) -> None:
+        """For the statistics."""
+        self.out.append(Tally(function, unit, parties.terminal_mac, parties.terminal, category, scanned, blocked))
+
+    def set_timer(self, at: float, timed: Timed) -> None:
+        """Call `timed.on_timer` then. A timer cannot be taken back; who is called too early looks at the time."""
+        self._timer_number += 1
+        heapq.heappush(self._timers, (at, self._timer_number, timed))
+
+    def next_timer(self) -> float | None:
+        return self._timers[0][0] if self._timers else None
+
+    def fire_timers(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2].on_timer(now)
+
+    def remember_infected(self, address: str, signature: str) -> None:
+        """The file at this address (a URL, or an FTP server and path) was infected."""
+        self._infected.pop(address, None)
+        self._infected[address] = signature, self.now + INFECTED_FOR_S
+        while len(self._infected) > MAX_INFECTED:
+            self._infected.popitem(last=False)
+
+    def recall_infected(self, address: str) -> str | None:
+        """The signature, if the file at this address was infected lately."""
+        found = self._infected.get(address) if self._infected else None
+        return found[0] if found is not None and found[1] > self.now else None
+
+    def expect(self, listener: bytes, port: int, name: str, sender: int | None, subject: str) -> None:
+        """A data connection to this address and port will come; a second word on the same one adds what it carries."""
+        known = self._expected.get((listener, port))
+        if known is not None:
+            known.name, known.sender, known.subject = name or known.name, sender if sender is not None else known.sender, subject
+            known.expires_at = self.now + EXPECTED_FOR_S
+            return
+        self._expected[listener, port] = ExpectedData(name, sender, subject, self.now + EXPECTED_FOR_S)
+        while len(self._expected) > MAX_EXPECTED:
+            self._expected.popitem(last=False)
+
+    def take_expected(self, listener: bytes, port: int) -> ExpectedData | None:
+        """Whether a connection to there was agreed on. It stays for the word that may still come, until it expires."""
+        if not self._expected:
+            return None
+        found = self._expected.get((listener, port))
+        return found if found is not None and found.expires_at > self.now else None
+
+
+def address_text(address: bytes) -> str:
+    return str(ip_address(address))
+
+
+def mac_text(mac: bytes) -> str:
+    return mac.hex(":")

@@ -1,0 +1,140 @@
+"""The files that cross a connection: which are open, which wait for their verdict, where their bytes lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mamori.inspect.commands import BeginScan, CancelScan, FeedScan, FinishScan
+from mamori.inspect.desk import Desk, ScanOwner
+from mamori.inspect.findings import Coding, FileData, FileStarted
+from mamori.inspect.hold import Range
+
+MAX_FILES = 2000
+"""Open at once on one connection: messages in messages, each with parts. More is an attack; they pass unseen, and are told."""
+
+
+@dataclass(slots=True)
+class CarriedFile:
+    """One file. `ranges` are those of its bytes that may still be written over, because they wait or are in the packet in hand.
+    `signature`: what was found; `unseen`: why nothing can be said."""
+
+    direction: int
+    name: str
+    subject: str
+    scan: int
+    is_open: bool = True
+    is_waiting: bool = False
+    signature: str | None = None
+    unseen: str | None = None
+    is_overwritten: bool = False
+    ranges: list[Range] = field(default_factory=list)
+
+
+class Files:
+    """Those of one connection."""
+
+    __slots__ = ("_desk", "_files", "_owner")
+
+    def __init__(self, desk: Desk, owner: ScanOwner) -> None:
+        self._desk = desk
+        self._owner = owner
+        self._files: dict[int, CarriedFile] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._files)
+
+    def get(self, file: int) -> CarriedFile | None:
+        return self._files.get(file)
+
+    def begin(self, direction: int, started: FileStarted) -> CarriedFile:
+        """A file begins, and its scan with it."""
+        desk = self._desk
+        scan, desk.next_scan = desk.next_scan, desk.next_scan + 1
+        carried = CarriedFile(direction, started.name, started.subject, scan)
+        if len(self._files) >= MAX_FILES:
+            carried.unseen = "too many files at once"
+        else:
+            desk.scans[scan] = self._owner, started.file
+            desk.out.append(BeginScan(scan))
+        self._files[started.file] = carried
+        return carried
+
+    def feed(self, data: FileData) -> CarriedFile | None:
+        """Its next bytes, which go to the scanner."""
+        carried = self._files.get(data.file)
+        if carried is None:
+            return None
+        if carried.signature is None and carried.unseen is None and len(data.data):
+            self._desk.out.append(FeedScan(carried.scan, data.data))
+        if data.end > data.start:
+            if carried.ranges and carried.ranges[-1].end == data.start and carried.ranges[-1].coding is data.coding:
+                carried.ranges[-1] = Range(carried.ranges[-1].start, data.end, data.coding)
+            else:
+                carried.ranges.append(Range(data.start, data.end, data.coding))
+        return carried
+
+    def end(self, file: int, is_complete: bool) -> CarriedFile | None:
+        """Its last byte is here; whether it waits for the scanner says `is_waiting`."""
+        carried = self._files.get(file)
+        if carried is None:
+            return None
+        carried.is_open = False
+        if carried.signature is None and carried.unseen is None:
+            if is_complete:
+                carried.is_waiting = True
+                self._desk.out.append(FinishScan(carried.scan))
+                return carried
+            self._cancel(carried)
+        del self._files[file]
+        return carried
+
+    def lose(self, file: int, reason: str) -> CarriedFile | None:
+        """It cannot be read any further."""
+        carried = self._files.get(file)
+        if carried is not None and carried.unseen is None and carried.signature is None:
+            carried.unseen = reason
+            self._cancel(carried)
+        return carried
+
+    def judge(self, file: int, signature: str | None, unseen: str | None) -> CarriedFile | None:
+        """The scanner's word; a file that is ended is done with."""
+        carried = self._files.get(file)
+        if carried is None:
+            return None
+        carried.signature, carried.unseen, carried.is_waiting = signature, unseen, False
+        self._desk.scans.pop(carried.scan, None)
+        if not carried.is_open:
+            del self._files[file]
+        return carried
+
+    def waiting(self, direction: int) -> bool:
+        """Whether a file of this direction waits for its verdict."""
+        return any(carried.is_waiting and carried.direction == direction for carried in self._files.values())
+
+    def open_in(self, direction: int) -> bool:
+        return any(carried.is_open and carried.direction == direction for carried in self._files.values())
+
+    def overdue(self, direction: int) -> list[int]:
+        """The files of this direction that wait."""
+        return [file for file, carried in self._files.items() if carried.is_waiting and carried.direction == direction]
+
+    def forget_ranges(self, direction: int, before: int) -> None:
+        """What lies before this offset is out, and cannot be written over any more."""
+        for carried in self._files.values():
+            if carried.direction == direction and carried.ranges and carried.ranges[0].end <= before:
+                carried.ranges = [each for each in carried.ranges if each.end > before]
+
+    def close(self) -> None:
+        """The connection is over."""
+        for carried in self._files.values():
+            self._cancel(carried)
+        self._files.clear()
+
+    def _cancel(self, carried: CarriedFile) -> None:
+        if self._desk.scans.pop(carried.scan, None) is not None:
+            self._desk.out.append(CancelScan(carried.scan))
+
+
+def can_overwrite(carried: CarriedFile) -> bool:
+    """Whether what is left of it can be made harmless in place."""
+    return all(each.coding is not Coding.COMPRESSED for each in carried.ranges)

@@ -1,0 +1,188 @@
+"""The workers and the rules around them, kept as they ought to be: starts, restarts, loads, and says how it is.
+
+What happens to traffic meanwhile is in the rules (nfqueue/rules.py): with `fail_open` a queue that nobody has lets packets pass. So
+workers come and go without the rules being touched, and rules are loaded only when they change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mamori.events.record import Action, Event, Function, Heading
+from mamori.events.sender import EventSender
+from mamori.formats.problems import MamoriError
+from mamori.inspect import crew as crews
+from mamori.inspect.nfqueue.rules import Family, QueueRules, render_queue_rules
+from mamori.inspect.sources import read_policy
+from mamori.paths import Device
+from mamori.process import Child, run_tool
+
+MAX_WORKERS = 4
+"""More cores than that are for the signature engine and the scanner; a 700 Mbit/s line is one worker's work."""
+
+TICK_S = 0.5
+"""How often children and files are looked at."""
+
+UP_WITHIN_S = 15.0
+"""How long the service waits for its workers before it says that it is ready; they go on trying."""
+
+STOP_WITHIN_S = 5.0
+"""A worker lets go of what waits in milliseconds."""
+
+MAX_POLICY_BYTES = 4 << 20
+
+
+class Guard:
+    """See the module."""
+
+    def __init__(self, device: Device, *, fail_open: bool, inside: str, log: Callable[[int, str], None]) -> None:
+        self._device = device
+        self._rules = QueueRules(max(1, min(os.cpu_count() or 1, MAX_WORKERS)), fail_open)
+        self._inside = inside
+        self._log = log
+        self._events = EventSender(device.events_socket)
+        self._crew: crews.Crew = {}
+        self._children: dict[int, Child] = {}
+        self._reports: dict[int, dict[str, Any]] = {}
+        self._tick_at = 0.0
+        self._policy_seen: tuple[int, ...] | None = None
+        self._policy_problem = ""
+
+    def start(self) -> None:
+        """Workers first, rules after them, so that no packet waits for somebody who is not there yet. MamoriError if the rules
+        cannot be loaded: then nothing is inspected, and the service manager tries again."""
+        now = time.monotonic()
+        self._device.inspect_workers.mkdir(parents=True, exist_ok=True)
+        for left in self._device.inspect_workers.glob("*.json"):
+            left.unlink()
+        self._check_policy()
+        self._crew = crews.start_crew(self._rules.workers, now)
+        if not self._rules.fail_open:
+            self._load_rules()
+        while len(self._reports) < self._rules.workers and time.monotonic() < now + UP_WITHIN_S:
+            self.tick(time.monotonic())
+            time.sleep(0.02)
+        self._load_rules()
+
+    def tick(self, now: float) -> None:
+        """Look at the workers and at the policy; do what is due."""
+        self._tick_at = now + TICK_S
+        for number, child in list(self._children.items()):
+            code = child.exit_code()
+            if code is not None:
+                del self._children[number]
+                self._reports.pop(number, None)
+                self._crew = crews.lose(self._crew, number, now)
+                self._tell("worker-ended", f"worker {number} ended with {code}; it is started again")
+        for number in self._children:
+            self._hear(number)
+        self._crew, orders = crews.next_orders(self._crew, now)
+        for order in orders:
+            match order:
+                case crews.StartWorker(number):
+                    self._children[number] = Child(self._worker_argv(number))
+                case crews.KillWorker(number):
+                    self._tell("worker-hangs", f"worker {number} does not answer; it is killed")
+                    if number in self._children:
+                        self._children[number].kill()
+        self._check_policy()
+        self._events.flush(now)
+
+    def next_deadline(self) -> float:
+        return self._tick_at
+
+    def stop(self) -> None:
+        """End the workers; what they hold they let go. The rules stay, and say what happens without them."""
+        for child in self._children.values():
+            child.stop()
+        for child in self._children.values():
+            if not child.wait(STOP_WITHIN_S):
+                child.kill()
+        self._children.clear()
+        self._events.close()
+
+    def describe(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "workers": [self._reports[number] for number in sorted(self._reports)],
+            "workers_wanted": self._rules.workers,
+            "fail_open": self._rules.fail_open,
+            "policy_problem": self._policy_problem,
+        }
+
+    def _worker_argv(self, number: int) -> list[str]:
+        root = str(self._device.root)
+        return [sys.executable, "-m", "mamori.cli", "--root", root, "inspect-worker", "--number", str(number)]
+
+    def _hear(self, number: int) -> None:
+        try:
+            report = json.loads((self._device.inspect_workers / f"{number}.json").read_bytes())
+            at = float(report["at_monotonic_s"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if report.get("pid") == self._children[number].pid:
+            self._reports[number] = report
+            self._crew = crews.hear(self._crew, number, at)
+
+    def _load_rules(self) -> None:
+        for family in Family:
+            run_tool(
+                family.command, input=render_queue_rules(self._rules, family).encode(), explain=f"load the rules of {family.name}"
+            )
+
+    def _check_policy(self) -> None:
+        """Keep a copy of each policy that is sound, for a start after one that is not."""
+        seen = _identity(self._device.policy)
+        if seen == self._policy_seen:
+            return
+        self._policy_seen = seen
+        try:
+            read_policy(self._device.policy)
+        except MamoriError as error:
+            self._policy_problem = str(error)
+            self._tell("policy-refused", f"the policy is refused, the old one stays in force: {error}")
+            return
+        if self._policy_problem:
+            self._tell("policy-accepted", "the policy is sound again")
+        self._policy_problem = ""
+        if seen is not None:
+            try:
+                _write_durably(self._device.accepted_policy, self._device.policy.read_bytes()[:MAX_POLICY_BYTES])
+            except OSError as error:
+                self._log(4, f"cannot keep a copy of the policy: {error}")
+
+    def _tell(self, what: str, text: str) -> None:
+        self._log(4, text)
+        self._events.send(
+            Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text[:500], category=what)
+        )
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    """Replace the file so that a power cut leaves the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

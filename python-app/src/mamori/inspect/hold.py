@@ -1,0 +1,113 @@
+"""Packets of one direction that wait, in order, and the bytes of the stream that are to be written over.
+
+A packet waits until its deadline, until the window is full (the oldest goes), or until it is let go. While a file's verdict is
+out (`wait_until`) nothing goes before that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mamori.inspect.findings import Coding
+from mamori.inspect.packet import Packet
+
+WINDOW_S = 0.05
+"""How long a packet with bytes of a mail or a file waits for the rest of the file. Senders write a mail of some packets at once; a
+longer one is slowed down by this for each round trip of its slow start, which nobody notices in mail."""
+
+WINDOW_BYTES = 64 << 10
+"""How much waits in the window. Most attachments with harmful scripts are smaller; a sender's window is larger, so it goes on."""
+
+
+class Queued(NamedTuple):
+    """A packet as it came: its tokens (several if it was reassembled from fragments), its bytes from the IP header on, the
+    kernel's info flags (nfqueue.messages.Info), whether it came from the office, and the MAC it came from."""
+
+    tokens: tuple[int, ...]
+    data: memoryview
+    info: int
+    is_inside: bool
+    mac: bytes
+
+
+@dataclass(slots=True)
+class Held:
+    """A packet that waits; its payload is [start, end) of the stream."""
+
+    queued: Queued
+    packet: Packet
+    start: int
+    end: int
+    deadline: float
+
+
+class Range(NamedTuple):
+    """Bytes of the stream, and how they may be written over."""
+
+    start: int
+    end: int
+    coding: Coding
+
+
+class HoldQueue:
+    """One direction's waiting packets and its overwrite map."""
+
+    __slots__ = ("_bytes", "overwrites", "packets", "wait_until")
+
+    def __init__(self) -> None:
+        self.packets: deque[Held] = deque()
+        self.overwrites: list[Range] = []
+        self.wait_until: float | None = None
+        self._bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        return self._bytes
+
+    def add(self, held: Held) -> None:
+        self.packets.append(held)
+        self._bytes += len(held.queued.data)
+
+    def covers(self, start: int, end: int) -> bool:
+        """Whether bytes of this range wait."""
+        return any(held.start < end and start < held.end for held in self.packets)
+
+    def take_due(self, now: float) -> list[Held]:
+        """The packets whose wait is over, in order: never one before an older one."""
+        if self.wait_until is not None and now < self.wait_until:
+            return []
+        due = []
+        while self.packets and (self.packets[0].deadline <= now or self._bytes > WINDOW_BYTES):
+            due.append(self._pop())
+        return due
+
+    def take_all(self) -> list[Held]:
+        return [self._pop() for _ in range(len(self.packets))]
+
+    def next_deadline(self) -> float | None:
+        """When `take_due` has something to give; None if nothing waits."""
+        if not self.packets:
+            return None
+        first = self.packets[0].deadline
+        return first if self.wait_until is None else max(first, self.wait_until)
+
+    def overwrite(self, start: int, end: int, coding: Coding) -> None:
+        """Write over these bytes whenever they pass."""
+        if self.overwrites and self.overwrites[-1].end == start and self.overwrites[-1].coding is coding:
+            start = self.overwrites.pop().start
+        self.overwrites.append(Range(start, end, coding))
+
+    def overwrites_in(self, start: int, end: int) -> list[Range]:
+        return [each for each in self.overwrites if each.start < end and start < each.end]
+
+    def forget_before(self, offset: int) -> None:
+        """The receiver has everything before this: no retransmission of it is read."""
+        if self.overwrites and self.overwrites[0].end <= offset:
+            self.overwrites = [each for each in self.overwrites if each.end > offset]
+
+    def _pop(self) -> Held:
+        held = self.packets.popleft()
+        self._bytes -= len(held.queued.data)
+        return held

@@ -1,0 +1,153 @@
+"""Where policy, lists and applications come from, and when they are read anew.
+
+A file that cannot be read never takes away what is in force: the old policy stays, the old lists stay; what is wrong is told
+once, and shown by `mamori status`. At the start, when there is no old one, a bad policy is replaced by the last one that was good
+(the supervisor keeps it), and that by the defaults: block what is harmful, log the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mamori.formats.problems import MamoriError
+from mamori.formats.strict import parse, read_toml
+from mamori.inspect.applications import own_applications
+from mamori.inspect.http_url import Url
+from mamori.inspect.judge import Judge, Lists
+from mamori.inspect.lists.fileformat import ListError
+from mamori.inspect.lists.listfile import Hit, ListFile
+from mamori.inspect.policy import Policy
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy in a file; the defaults if there is none. BadInputError or MamoriError names what is wrong with it."""
+    return parse(Policy, read_toml(path), str(path)) if path.exists() else Policy()
+
+
+class NoLists:
+    """Before the first list has come."""
+
+    def lookup_name(self, name: str) -> Sequence[Hit]:  # noqa: ARG002
+        return ()
+
+    def lookup_url(self, url: Url) -> Sequence[Hit]:  # noqa: ARG002
+        return ()
+
+
+class CarefulLists:
+    """The compiled lists; a damaged block says nothing, and is told once."""
+
+    def __init__(self, file: ListFile, complain: Callable[[str], None]) -> None:
+        self.file = file
+        self._complain = complain
+        self._has_complained = False
+
+    def lookup_name(self, name: str) -> Sequence[Hit]:
+        try:
+            return self.file.lookup_name(name)
+        except ListError as error:
+            return self._damaged(error)
+
+    def lookup_url(self, url: Url) -> Sequence[Hit]:
+        try:
+            return self.file.lookup_url(url)
+        except ListError as error:
+            return self._damaged(error)
+
+    def _damaged(self, error: ListError) -> Sequence[Hit]:
+        if not self._has_complained:
+            self._has_complained = True
+            self._complain(str(error))
+        return ()
+
+
+class JudgeSource:
+    """Makes the judge of what lies on disk, and another one when that has changed."""
+
+    def __init__(self, policy: Path, accepted: Path, lists: Path, complain: Callable[[str], None]) -> None:
+        self._policy_path, self._accepted_path, self._lists_path = policy, accepted, lists
+        self._complain = complain
+        self._policy = Policy()
+        self._lists: Lists = NoLists()
+        self._applications = own_applications()
+        self._seen: tuple[int, ...] | None = None
+        self._problems: dict[str, str] = {}
+
+    def load(self) -> Judge:
+        """The first judge. It always comes: see the module."""
+        for path in (self._policy_path, self._accepted_path):
+            self._seen = _identity(self._policy_path)
+            if self._read_policy(path):
+                break
+        self._read_lists()
+        return self._judge()
+
+    def reload(self) -> Judge | None:
+        """Another judge if policy or lists have changed and are sound."""
+        changed = False
+        seen = _identity(self._policy_path)
+        if seen != self._seen:
+            self._seen = seen
+            changed = self._read_policy(self._policy_path)
+        if isinstance(self._lists, NoLists) or (isinstance(self._lists, CarefulLists) and self._lists.file.is_stale()):
+            changed = self._read_lists() or changed
+        return self._judge() if changed else None
+
+    def describe(self) -> dict[str, Any]:
+        """For the report: what is in force, and what is wrong with what is not."""
+        lists = self._lists
+        return {
+            "lists": [info.key for info in lists.file.lists] if isinstance(lists, CarefulLists) else [],
+            "list_records": lists.file.records if isinstance(lists, CarefulLists) else 0,
+            "problems": dict(self._problems),
+        }
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._policy
+
+    def _judge(self) -> Judge:
+        return Judge(self._policy, self._lists, self._applications)
+
+    def _read_policy(self, path: Path) -> bool:
+        """Whether the file is a policy, which is then in force."""
+        try:
+            policy = read_policy(path)
+            Judge(policy, NoLists(), self._applications)  # its entries are checked here
+        except MamoriError as error:
+            self._note("policy", str(error))
+            return False
+        self._policy = policy
+        if path == self._policy_path:
+            self._problems.pop("policy", None)
+        return True
+
+    def _read_lists(self) -> bool:
+        if not self._lists_path.exists():
+            return False
+        try:
+            opened = ListFile.open(self._lists_path)
+        except ListError as error:
+            self._note("lists", str(error))
+            return False
+        # The old file stays mapped until the old judge is gone: connections may be in the middle of asking it.
+        self._lists = CarefulLists(opened, lambda text: self._note("lists", text))
+        self._problems.pop("lists", None)
+        return True
+
+    def _note(self, what: str, text: str) -> None:
+        if self._problems.get(what) != text:
+            self._problems[what] = text
+            self._complain(f"{what}: {text}")
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or edited; None without it."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

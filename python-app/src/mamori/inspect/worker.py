@@ -1,0 +1,261 @@
+"""One worker process: a queue of the kernel in, verdicts out, and between them the engine, the scanner and the sender of events.
+
+One thread, one loop, nothing that blocks: a file system that hangs or a scanner that is stuck must not stop the office's traffic.
+What is read from disk (policy, lists) is small or mapped, and read at most every RELOAD_EVERY_S; a new one that cannot be read
+leaves the old one in force.
+
+Each worker has the queue `first_queue + number`; flows stay on one worker because the kernel chooses the queue by the two
+addresses (nfqueue/rules.py).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mamori.events.record import Action, Event, Function, Heading
+from mamori.events.sender import EventSender
+from mamori.formats.release import EarlyBridge, Release
+from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedScan, FinishScan, Replace, Tally, Tell
+from mamori.inspect.engine import Engine
+from mamori.inspect.nfqueue.messages import Verdict, encode_verdict, requeue
+from mamori.inspect.nfqueue.queue import Queue, Settings, start_queue
+from mamori.inspect.nfqueue.rules import DECIDED_MARK
+from mamori.inspect.scan.scanner import Scanner, ScanSettings
+from mamori.inspect.scan.verdicts import Clean, Infected
+from mamori.inspect.sources import JudgeSource
+from mamori.paths import Device
+
+RELOAD_EVERY_S = 2.0
+"""How often policy and lists are looked at: a change that a person makes is in force before the next click."""
+
+REPORT_EVERY_S = 2.0
+"""How often the worker says that it is alive, and how it is."""
+
+IDLE_S = 1.0
+"""The longest sleep: a lost parent is noticed after that."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_GC_THRESHOLD = 50_000
+"""Collections of young objects are for cycles, which the data path does not make; at the default of 700 they cost 5 % of it."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """`inside` is the port that the office is on; `signatures` the queue of the signature engine, None without one."""
+
+    number: int
+    first_queue: int
+    fail_open: bool
+    inside: str
+    signatures: int | None
+    clamd: Path | None
+    hash_list: Path | None
+    events: Path
+    report: Path
+
+
+def run_device_worker(device: Device, release: Release, number: int, log: Callable[[int, str], None]) -> None:
+    """The worker of an appliance."""
+    settings = WorkerSettings(
+        number=number,
+        first_queue=0,
+        fail_open=release.early_bridge is EarlyBridge.FORWARD,
+        inside=release.bridge.ports[1],
+        signatures=None,
+        clamd=device.clamd_socket,
+        hash_list=device.hash_list,
+        events=device.events_socket,
+        report=device.inspect_workers / f"{number}.json",
+    )
+    source = JudgeSource(device.policy, device.accepted_policy, device.lists, lambda text: log(4, text))
+    run_worker(settings, source, log)
+
+
+def run_worker(settings: WorkerSettings, source: JudgeSource, log: Callable[[int, str], None]) -> None:
+    """Inspect until SIGTERM, or until the parent is gone. MamoriError when the queue cannot be had."""
+    stop, stopped = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(stopped, warn_on_full_buffer=False)
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)
+    judge = source.load()
+    gc.freeze()  # what is loaded lives as long as the process: no collection need look at it
+    with start_queue(Settings(settings.first_queue + settings.number, settings.fail_open)) as queue:
+        worker = _Worker(settings, source, queue, log)
+        worker.engine = Engine(judge, wall_offset_s=time.time() - time.monotonic())
+        worker.run(stop)
+
+
+class _Worker:
+    """The loop's parts; `engine` is set before it runs."""
+
+    engine: Engine
+
+    def __init__(self, settings: WorkerSettings, source: JudgeSource, queue: Queue, log: Callable[[int, str], None]) -> None:
+        now = time.monotonic()
+        self._settings = settings
+        self._source = source
+        self._queue = queue
+        self._log = log
+        self._sender = EventSender(settings.events)
+        self._scanner = Scanner(ScanSettings(settings.clamd, settings.hash_list), now)
+        self._parent = os.getppid()
+        self._inside = _interface_number(settings.inside)
+        self._report_at = self._reload_at = now
+        self._accept, self._decided = int(Verdict.ACCEPT), int(Verdict.ACCEPT)
+        if settings.signatures is not None:
+            self._to_signatures = requeue(settings.signatures, bypass=settings.fail_open)
+        else:
+            self._to_signatures = self._accept
+
+    def run(self, stop: int) -> None:
+        poll = select.epoll()
+        for descriptor in (self._queue.fileno(), self._scanner.fileno(), stop):
+            poll.register(descriptor, select.EPOLLIN)
+        try:
+            while os.getppid() == self._parent:
+                now = time.monotonic()
+                ready = {descriptor for descriptor, _ in poll.poll(self._timeout(now))}
+                if stop in ready:
+                    break
+                now = time.monotonic()
+                if self._scanner.fileno() in ready:
+                    self._scanner.on_ready(now)
+                if self._queue.fileno() in ready:
+                    self._receive(now)
+                self._on_timers(now)
+                self._carry_out(now)
+        finally:
+            self.engine.close()
+            self._carry_out(time.monotonic())
+            self._sender.close()
+            self._settings.report.unlink(missing_ok=True)
+
+    def _timeout(self, now: float) -> float:
+        deadlines = (self.engine.next_deadline(), self._scanner.next_deadline(), self._sender.next_deadline(), self._report_at)
+        return max(0.0, min(min((each for each in deadlines if each is not None), default=now) - now, IDLE_S))
+
+    def _receive(self, now: float) -> None:
+        receive, inside = self.engine.receive, self._inside
+        for packet in self._queue.receive():
+            receive(
+                packet.id,
+                packet.payload,
+                packet.info,
+                is_inside=packet.physindev == inside,
+                mac=packet.hw_address,
+                now=now,
+            )
+
+    def _on_timers(self, now: float) -> None:
+        self.engine.on_timer(now)
+        self._scanner.on_timer(now)
+        self._sender.flush(now)
+        if now >= self._report_at:
+            self._report_at = now + REPORT_EVERY_S
+            self._inside = _interface_number(self._settings.inside)
+            self.engine.set_wall_offset(time.time() - now)
+            self._report(now)
+        if now >= self._reload_at:
+            self._reload_at = now + RELOAD_EVERY_S
+            judge = self._source.reload()
+            if judge is not None:
+                self.engine.set_judge(judge)
+
+    def _carry_out(self, now: float) -> None:
+        """Do what the engine wants, and what follows from the scanner's answers, until there is nothing more."""
+        while True:
+            verdicts: list[bytes] = []
+            for command in self.engine.take_commands():
+                self._do(command, verdicts, now)
+            self._queue.send(verdicts)
+            results = self._scanner.take_results()
+            for health in self._scanner.take_changes():
+                self._tell_health(health.condition.value, health.reason)
+            if not results:
+                return
+            for result in results:
+                match result.verdict:
+                    case Clean():
+                        self.engine.scanned(result.file, None, None, now)
+                    case Infected(signature):
+                        self.engine.scanned(result.file, signature, None, now)
+                    case unscanned:
+                        why = f"{unscanned.why.value}: {unscanned.detail}" if unscanned.detail else unscanned.why.value
+                        self.engine.scanned(result.file, None, why, now)
+
+    def _do(self, command: object, verdicts: list[bytes], now: float) -> None:
+        queue = self._queue.settings.number
+        match command:
+            case Accept(token, True, _):
+                verdicts.append(encode_verdict(queue, token, self._accept, mark=DECIDED_MARK))
+            case Accept(token, _, wants_signatures):
+                verdicts.append(encode_verdict(queue, token, self._to_signatures if wants_signatures else self._accept))
+            case Drop(token):
+                verdicts.append(encode_verdict(queue, token, Verdict.DROP))
+            case Replace(token, payload):
+                verdicts.append(encode_verdict(queue, token, Verdict.ACCEPT, payload=payload))
+            case FeedScan(file, data):
+                self._scanner.feed(file, data, now)
+            case BeginScan(file):
+                self._scanner.begin(file)
+            case FinishScan(file):
+                self._scanner.finish(file, now)
+            case CancelScan(file):
+                self._scanner.cancel(file, now)
+            case Tell(record):
+                self._sender.send(record)
+            case Tally():
+                self._sender.count(*command)
+
+    def _tell_health(self, condition: str, reason: str) -> None:
+        text = f"the virus scanner is {condition}" + (f": {reason}" if reason else "")
+        self._log(5 if condition == "up" else 4, text)
+        event = Event(
+            time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text, category=f"scanner-{condition}"
+        )
+        self._sender.send(event)
+
+    def _report(self, now: float) -> None:
+        """For the supervisor and `mamori status`: that we live, and how. A full disk is no reason to stop."""
+        counters, health = self._queue_counters(), self._scanner.health
+        report: dict[str, Any] = {
+            "number": self._settings.number,
+            "pid": os.getpid(),
+            "at_monotonic_s": round(now, 3),
+            "flows": self.engine.flows,
+            "held_bytes": self.engine.held_bytes,
+            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "queue": counters,
+            "scanner": {"condition": health.condition.value, "reason": health.reason, "database": health.database},
+            "policy": self._source.describe(),
+        }
+        fresh = self._settings.report.with_name(f".{self._settings.report.name}.new")
+        try:
+            fresh.write_text(json.dumps(report))
+            fresh.replace(self._settings.report)
+        except OSError as error:
+            self._log(4, f"cannot report: {error}")
+
+    def _queue_counters(self) -> dict[str, int]:
+        counters = self._queue.counters()
+        return {name: getattr(counters, name) for name in ("received", "overrun", "refused", "no_memory", "malformed")}
+
+
+def _interface_number(name: str) -> int:
+    """The kernel's number for a port; 0, which no packet has, while it is not there."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0

@@ -1,0 +1,70 @@
+"""The one door to other programs on the device: an argument list, a clean environment, a deadline, an error that can be read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+
+from mamori.formats.problems import MamoriError
+
+TOOL_TIMEOUT_S = 20.0
+"""A rule set of ten thousand addresses takes nft a second on slow hardware; a kernel lock held by another tool some more."""
+
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_SHOWN_LINES = 5
+
+
+def run_tool(argv: Sequence[str], *, input: bytes = b"", explain: str) -> bytes:
+    """What a tool prints; MamoriError with its last words if it fails or takes too long."""
+    try:
+        done = subprocess.run(
+            list(argv),
+            input=input,
+            capture_output=True,
+            timeout=TOOL_TIMEOUT_S,
+            check=False,
+            env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
+        )
+    except FileNotFoundError:
+        raise MamoriError(f"{explain}: {argv[0]} is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise MamoriError(f"{explain}: {argv[0]} did not end within {TOOL_TIMEOUT_S:g} s") from None
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines()[-_SHOWN_LINES:]
+        raise MamoriError(f"{explain}: {argv[0]} failed with exit code {done.returncode}: {' / '.join(words)}")
+    return done.stdout
+
+
+class Child:
+    """A process of ours that runs beside; it inherits our standard error, and nothing else."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._process = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, env=dict(os.environ))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """None while it runs; -N when signal N ended it."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        if self._process.poll() is None:
+            self._process.kill()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has ended within that time."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
