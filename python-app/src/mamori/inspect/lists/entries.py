@@ -72,8 +72,8 @@ def parse_entry(text: str) -> Entry:
     """One entry, without comment or white space around it; EntryError if it is none."""
     if len(text) <= 253 and _PLAIN_NAME.fullmatch(text):
         return Entry(text)
-    is_exact = text.startswith("=")
-    address = parse_address(text[is_exact:])
+    address = parse_address(text.removeprefix("="))
+    is_exact = text.startswith("=") or address_of(address.host) is not None
     if not address.path and address.port is None:
         return Entry(address.host, is_exact=is_exact)
     path = address.path or "/"

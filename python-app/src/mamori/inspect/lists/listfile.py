@@ -95,6 +95,8 @@ class ListFile:
         view = memoryview(content)
         self._header = header = parse_header(bytes(view[:HEADER_BYTES]), len(view))
         self._view = view
+        self._key = header.key
+        self.records = header.records
         self.lists = _parse_info(self._section(header.info))
         self._section(header.index)
         blocks = view[header.blocks.offset : header.blocks.end]
@@ -131,10 +133,6 @@ class ListFile:
         self.close()
 
     @property
-    def records(self) -> int:
-        return self._header.records
-
-    @property
     def size_bytes(self) -> int:
         return len(self._view)
 
@@ -166,7 +164,7 @@ class ListFile:
         for section in self._header.sections:
             self._section(section)
         previous = (-1, -1)
-        for position in range(self._header.records):
+        for position in range(self.records):
             block, place = divmod(position, BLOCK_RECORDS)
             if place == 0:
                 self._touch(block)
@@ -187,15 +185,16 @@ class ListFile:
         return tuple(hits.values())
 
     def _tags(self, text: str) -> Sequence[int]:
-        wanted = int.from_bytes(hash_of(text, self._header.key), "big")
+        wanted = int.from_bytes(hash_of(text, self._key), "big")
         # Blocks from `following` on begin with the hash or a later one; those before can only end with it.
         following = bisect_left(self._index, wanted)
         block = max(following - 1, 0)
         if block >= len(self._is_sound):
             return ()
-        self._touch(block)
+        if not self._is_sound[block]:
+            self._touch(block)
         start = block * (BLOCK_BYTES // 8)
-        end = start + min(BLOCK_RECORDS, self._header.records - block * BLOCK_RECORDS)
+        end = start + min(BLOCK_RECORDS, self.records - block * BLOCK_RECORDS)
         place = bisect_left(self._hashes, wanted, start, end)
         in_block = place < end and self._hashes[place] == wanted
         if not in_block and not (block < following < len(self._index) and self._index[following] == wanted):
@@ -204,7 +203,7 @@ class ListFile:
 
     def _tags_from(self, position: int, wanted: int) -> Sequence[int]:
         tags = []
-        while position < self._header.records:
+        while position < self.records:
             if position % BLOCK_RECORDS == 0:
                 self._touch(position // BLOCK_RECORDS)
             found, tag = self._record(position)

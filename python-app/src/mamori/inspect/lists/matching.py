@@ -68,7 +68,7 @@ class Found:
 
 def narrowed(entry: Entry, suffixes: Suffixes) -> Entry:
     """The entry as it is to be compiled: one whose host is a public suffix means that host alone."""
-    if entry.is_exact or ":" in entry.host or entry.host not in suffixes:
+    if entry.is_exact or entry.host not in suffixes:
         return entry
     return replace(entry, is_exact=True)
 

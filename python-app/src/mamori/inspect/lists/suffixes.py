@@ -30,11 +30,12 @@ class Suffixes:
     exceptions: frozenset[str] = frozenset()
 
     def __contains__(self, name: str) -> bool:
-        """Whether the whole of `name` is a public suffix."""
+        """Whether the whole of `name` is a public suffix. So is `kobe.jp` for `*.kobe.jp`, on which the list is silent:
+        it is what has other people's names below it that counts here."""
         if name in self.exceptions:
             return False
-        head, dot, above = name.partition(".")
-        return name in self.plain or not dot or (above in self.above_any and bool(head))
+        _, dot, above = name.partition(".")
+        return not dot or name in self.plain or name in self.above_any or above in self.above_any
 
     def registrable(self, name: str) -> str | None:
         """The part of `name` that somebody registered: a suffix and one label. None for suffixes and addresses."""
