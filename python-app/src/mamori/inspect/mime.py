@@ -143,8 +143,9 @@ class MailReader:
         self._depth = 0
         self._levels: list[_Level] = []
         self._delimiters: dict[bytes, int] = {}  # boundaries and the levels that they belong to
-        self._candidate = re.compile(rb"\n--")
-        self._candidate_cr = self._candidate
+        self._candidate = self._candidate_cr = re.compile(rb"\n--")
+        self._has_cr = False  # a CR alone before `--` somewhere: the quick search does not look for it
+        self._last = b""  # two bytes of the mail, for that
         self._told: set[_Odd] = set()
         self._is_full = False
 
@@ -158,6 +159,8 @@ class MailReader:
         found: list[Finding] = []
         if data and self._in is not _In.NOTHING:
             self._window.append(start, data)
+            self._has_cr = self._has_cr or b"\r--" in self._last + data
+            self._last = (self._last + data[-2:])[-2:]
             self._run(found, is_final=False)
         return found
 
@@ -316,8 +319,7 @@ class MailReader:
                 return 0, 0
             if not b"--".startswith(data):
                 self._is_line_start = False
-        pattern = self._candidate_cr if b"\r--" in data else self._candidate
-        found = pattern.search(data, at)
+        found = (self._candidate_cr if self._has_cr else self._candidate).search(data, at)
         if not found:
             return None
         eol = found.start()

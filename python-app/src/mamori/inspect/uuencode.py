@@ -17,9 +17,9 @@ from mamori.inspect.transfer import Base64
 MAX_LINE_BYTES = 1000
 """Of a line that is kept until it is whole; the rest of it is read over. Uuencode's have 61 (RFC 5322, 2.1.1: at most 998)."""
 
-_BEGIN = re.compile(rb"[\r\n]begin(-base64)?[ \t]++([0-7]{3,5}[ \t]++)?([^\r\n]{1,900})[\r\n]", re.IGNORECASE)
-_MAY_BEGIN = re.compile(rb"[\r\n](?:b|be|beg|begi|begin(?:-[base64]*+)?(?:[ \t][^\r\n]*+)?)?\Z", re.IGNORECASE)
-_MAY_BE_KEYWORD = re.compile(rb"(?:e|en|end[ \t]*+|=++[ \t]*+|b|be|beg|begi|begin[^\r\n]*+)\Z", re.IGNORECASE)
+_BEGIN = re.compile(rb"[\r\n]begin(-base64)?[ \t]++([0-7]{3,5}[ \t]++)?([^\r\n]{1,900})[\r\n]")
+_MAY_BEGIN = re.compile(rb"[\r\n](?:b|be|beg|begi|begin(?:-[base64]*+)?(?:[ \t][^\r\n]*+)?)?\Z")
+_MAY_BE_KEYWORD = re.compile(rb"(?:e|en|end[ \t]*+|=++[ \t]*+|b|be|beg|begi|begin[^\r\n]*+)\Z")
 _LINE = re.compile(rb"([^\r\n]*+)[\r\n]")
 _STRICT_LINE = re.compile(rb"[!-`][ -`]{2,88}")
 # Any character stands for its low six bits, as for every decoder that does not check. binascii does check.
@@ -76,7 +76,7 @@ class UuFinder:
         """Looks for a `begin`; where to go on after it."""
         known = len(self._tail)
         text = self._tail + data[at:]
-        if found := _BEGIN.search(text):
+        if b"begin" in text and (found := _BEGIN.search(text)):
             self._on_begin(found)
             return at + found.end() - known
         last = max(text.rfind(b"\n", -MAX_LINE_BYTES), text.rfind(b"\r", -MAX_LINE_BYTES))
@@ -92,6 +92,10 @@ class UuFinder:
         """All lines up to the file's end; where to go on. `start` is the stream offset of data[0]."""
         for line in _LINE.finditer(data, at):
             first, last = line.span(1)
+            if (file := self._file) is not None and (plain := self._plain_line(line[1])) is not None:
+                at = line.end()
+                found.append(FileData(file, start + first + 1, start + last, Coding.UUENCODE, plain))
+                continue
             text = self._line + line[1] if self._line else line[1]
             if not text:
                 continue
@@ -105,6 +109,15 @@ class UuFinder:
         if at < len(data):
             self._keep_partial(data[at:], start + at, found)
         return len(data)
+
+    def _plain_line(self, line: bytes) -> bytes | None:
+        """What a line holds, if it is nothing but a line of an open file: the short way for nearly all of them."""
+        if self._line or self._base64 or not line or line[0] > 96:
+            return None
+        try:
+            return a2b_uu(line)
+        except Error:
+            return None
 
     def _keep_partial(self, part: bytes, start: int, found: list[Finding]) -> None:
         """The first bytes of a line. Their range is told at once, for they pass now, if they are no `end`."""
@@ -138,7 +151,7 @@ class UuFinder:
             self._close(after, found, is_complete=False)
             self._on_begin(again)
             return None
-        if is_keyword and line.rstrip().lower() == (b"end" if self._base64 is None else b"===="):
+        if is_keyword and line.rstrip() == (b"end" if self._base64 is None else b"===="):
             self._close(after, found, is_complete=True)
             return None
         if self._file is None:
