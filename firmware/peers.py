@@ -27,7 +27,7 @@ PACKAGES = (
 )
 
 _TAR = "peers.tar"
-_CAPABILITIES = ("NET_ADMIN", "SETUID", "SETGID", "DAC_OVERRIDE")
+_CAPABILITIES = ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "DAC_OVERRIDE")
 """What a service manager has that starts a program as another user; and files of tests that belong to their user."""
 
 
@@ -49,13 +49,14 @@ class Peers:
     def start(
         self, argv: Sequence[Argument], *, explain: str, namespace: str, writes: Sequence[Path] = (), log: Path | None = None
     ) -> Iterator[Running]:
-        """A program in a network namespace, as long as the block lasts. `Running.pid` is the program's own."""
+        """A program in a network namespace, as long as the block lasts. For its own number see `program_pid`."""
         command = ["ip", "netns", "exec", namespace, *self._sandbox(writes), "--", *argv]
         with start(command, explain=explain, log=log) as running:
             yield running
 
     def _sandbox(self, writes: Sequence[Path]) -> list[Argument]:
         argv: list[Argument] = ["bwrap", "--die-with-parent", "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin"]
+        argv += ["--cap-drop", "ALL"]
         for capability in _CAPABILITIES:
             argv += ["--cap-add", f"CAP_{capability}"]
         for folder in ("usr", "etc", "var"):
@@ -66,6 +67,14 @@ class Peers:
         for path in writes:
             argv += ["--bind", path.resolve(), path.absolute()]
         return argv
+
+
+def program_pid(running: Running) -> int:
+    """The program that was started, behind the sandbox's monitor. It takes the kernel's CONFIG_PROC_CHILDREN."""
+    pid = running.pid
+    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(children[0])
+    return pid
 
 
 def prepare_peers(workspace: Workspace, lock: Lock) -> Peers:
