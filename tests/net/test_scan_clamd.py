@@ -11,14 +11,17 @@ import lzma
 import os
 import random
 import signal
+import struct
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from mamori.inspect.scan.clamd import DATABASE_PROBE, stream_frame
 from mamori.inspect.scan.hashes import compile_hashes
 from mamori.inspect.scan.health import PROBE_EVERY_S, Condition
 from mamori.inspect.scan.scanner import Scanner, ScanSettings
@@ -35,7 +38,7 @@ from tests.support.clamd import (
     started_clamd,
 )
 from tests.support.eicar import EICAR, EICAR_NAME, MARKER, MARKER_NAME
-from tests.support.wait import patience_s
+from tests.support.wait import check_until, patience_s
 
 MEGABYTE = 1_000_000
 VIRUS, MARKED = Infected(EICAR_NAME), Infected(MARKER_NAME)
@@ -75,15 +78,40 @@ def tarred(content: bytes) -> bytes:
     return out.getvalue()
 
 
-def locked(archive: bytes) -> bytes:
-    """The zip with every entry marked as encrypted: bit 0 of the flags (APPNOTE.TXT 4.4.4), in local and central headers."""
-    data = bytearray(archive)
-    for magic, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
-        at = data.find(magic)
-        while at >= 0:
-            data[at + flags] |= 1
-            at = data.find(magic, at + 4)
-    return bytes(data)
+def encrypted(content: bytes, password: bytes) -> bytes:
+    """Traditional PKWARE encryption (APPNOTE.TXT 6.1), behind the header of 12 bytes whose last one checks the password."""
+    table = [_crc_of_byte(value) for value in range(256)]
+    keys = [0x12345678, 0x23456789, 0x34567890]
+
+    def update(byte: int) -> None:
+        keys[0] = (keys[0] >> 8) ^ table[(keys[0] ^ byte) & 0xFF]
+        keys[1] = ((keys[1] + (keys[0] & 0xFF)) * 134775813 + 1) & 0xFFFFFFFF
+        keys[2] = (keys[2] >> 8) ^ table[(keys[2] ^ (keys[1] >> 24)) & 0xFF]
+
+    for byte in password:
+        update(byte)
+    out = bytearray()
+    for byte in bytes(11) + bytes([zlib.crc32(content) >> 24]) + content:
+        key = keys[2] | 2
+        out.append(byte ^ ((key * (key ^ 1)) >> 8 & 0xFF))
+        update(byte)
+    return bytes(out)
+
+
+def _crc_of_byte(value: int) -> int:
+    for _ in range(8):
+        value = value >> 1 ^ (0xEDB88320 if value & 1 else 0)
+    return value
+
+
+def locked(content: bytes, password: bytes = b"secret") -> bytes:
+    """A zip with one entry that takes a password."""
+    name, body = b"secret.exe", encrypted(content, password)
+    fields = struct.pack("<HHHHIIIHH", 1, 0, 0, 0x21, zlib.crc32(content), len(body), len(content), len(name), 0)
+    local = b"PK\3\4" + struct.pack("<H", 20) + fields + name + body
+    central = b"PK\1\2" + struct.pack("<HH", 20, 20) + fields + bytes(14) + name
+    end = b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(central), len(local), 0)
+    return local + central + end
 
 
 def nested(times: int, pack: Callable[[bytes], bytes]) -> bytes:
@@ -147,7 +175,8 @@ def test_it_does_not_matter_how_a_file_is_cut(scanner: Scanner, piece: int) -> N
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        pytest.param(locked(zipped(b"hello")), Why.ENCRYPTED, id="a password"),
+        pytest.param(locked(EICAR), Why.ENCRYPTED, id="a password"),
+        pytest.param(gzip.compress(tarred(locked(EICAR))), Why.ENCRYPTED, id="a password further down"),
         pytest.param(nested(30, zipped), Why.TOO_DEEP, id="zip thirty times"),
         pytest.param(gzip.compress(bytes(200 * MEGABYTE), 1), Why.TOO_DEEP, id="a bomb"),
         pytest.param(zipped(*[b"%d" % number for number in range(6000)]), Why.TOO_DEEP, id="too many files"),
@@ -160,9 +189,13 @@ def test_what_clamd_cannot_look_into_is_not_called_clean(scanner: Scanner, conte
     assert verdict.why is why
 
 
+def test_the_locked_archive_is_one_that_its_password_opens() -> None:
+    with zipfile.ZipFile(io.BytesIO(locked(EICAR))) as archive:
+        assert archive.read("secret.exe", pwd=b"secret") == EICAR
+
+
 def test_a_virus_beside_a_locked_file_is_a_virus(scanner: Scanner) -> None:
-    content = tarred(locked(zipped(b"hello"))) + b""
-    verdict = scan(scanner, zipped(content, EICAR))
+    verdict = scan(scanner, zipped(locked(b"hello"), EICAR))
     assert verdict == VIRUS
 
 
@@ -218,12 +251,9 @@ def test_a_known_file_is_not_scanned_again_until_the_database_changes(tmp_path: 
         (clamd.folder / "database/new.ndb").write_text(f"Mamori.Test.New:0:0:{file.hex()}\n")
         clamd.write_database("Mamori.Database.2")
         assert b"RELOADING" in ask(clamd.socket, b"zRELOAD\0")
-
-        def is_noticed() -> bool:
-            scanner.on_timer(time.monotonic() + PROBE_EVERY_S + 1)
-            return scanner.health.database == "Mamori.Database.2"
-
-        drive(scanner, is_noticed)
+        probe = stream_frame(DATABASE_PROBE)
+        check_until("clamd has the new database", lambda: b"Database.2" in ask(clamd.socket, probe), within_s=20)
+        drive(scanner, lambda: scanner.health.database == "Mamori.Database.2", ahead_s=PROBE_EVERY_S + 1)
         assert scanner.usage().known_files == 0
         verdict = scan(scanner, file)
         assert verdict == Infected("Mamori.Test.New")
@@ -358,7 +388,7 @@ def test_files_that_are_cancelled_get_no_verdict_and_leave_nothing(scanner: Scan
 
 
 def test_large_files_at_once_stay_within_clamds_memory(clamd: Clamd) -> None:
-    settings = ScanSettings(clamd.socket, streamed_bytes=10 * MEGABYTE)
+    settings = ScanSettings(clamd.socket, streamed_bytes=5 * MEGABYTE)
     with contextlib.closing(open_scanner(settings)) as scanner:
         for file in range(4):
             scanner.begin(file, 3 * MEGABYTE)

@@ -77,15 +77,15 @@ def ask(path: Path, command: bytes) -> bytes:
     return b""
 
 
-def drive(scanner: Scanner, until: Callable[[], object], within_s: float = 20) -> None:
-    """Run the scanner's event loop until the condition holds; `settle` and `scan` do so for verdicts."""
+def drive(scanner: Scanner, until: Callable[[], object], within_s: float = 20, ahead_s: float = 0) -> None:
+    """Run the scanner's event loop until the condition holds; its clock is `ahead_s` seconds ahead."""
     deadline = time.monotonic() + patience_s(within_s)
     while not until():
-        now = time.monotonic()
-        assert now < deadline, f"not within {patience_s(within_s):g} s"
-        if select.select([scanner], [], [], max(0.0, min(scanner.next_deadline() - now, 0.1)))[0]:
-            scanner.on_ready(time.monotonic())
-        scanner.on_timer(time.monotonic())
+        assert time.monotonic() < deadline, f"not within {patience_s(within_s):g} s"
+        wait_s = scanner.next_deadline() - time.monotonic() - ahead_s
+        if select.select([scanner], [], [], max(0.0, min(wait_s, 0.1)))[0]:
+            scanner.on_ready(time.monotonic() + ahead_s)
+        scanner.on_timer(time.monotonic() + ahead_s)
 
 
 def await_verdicts(scanner: Scanner, count: int = 1, within_s: float = 20) -> dict[int, Verdict]:
