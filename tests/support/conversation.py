@@ -37,13 +37,15 @@ def find_marker(content: bytes) -> str | None:
 
 @dataclass
 class Host:
-    """One end: the next number it sends, the next it expects, what it has read, and how the connection ended for it."""
+    """One end: the next number it sends, the next it expects, what it has read, and how the connection ended for it. While it is
+    away packets to it are lost."""
 
     next: int
     expects: int
     read: bytearray = field(default_factory=bytearray)
-    early: dict[int, bytes] = field(default_factory=dict)
+    early: dict[int, tuple[bytes, bool]] = field(default_factory=dict)
     unacknowledged: list[tuple[int, bytes, int]] = field(default_factory=list)
+    is_away: bool = False
     is_reset: bool = False
     is_finished: bool = False
 
@@ -219,7 +221,7 @@ class Connection:
     def arrive(self, side: int, data: bytes) -> None:
         """A packet comes to this host, which reads it and answers."""
         host, packet = self.hosts[side], parse_packet(data)
-        if host.is_reset or packet.flags & _SYN:
+        if host.is_away or host.is_reset or packet.flags & _SYN:
             return
         if packet.flags & RST:
             assert packet.sequence == host.expects, "an RST that no host believes"
@@ -230,19 +232,15 @@ class Connection:
         if not packet.payload and not packet.flags & FIN:
             return
         before = host.expects
-        host.early[packet.sequence] = bytes(packet.payload) + (b"\xff" if packet.flags & FIN else b"")
-        if packet.flags & FIN:
-            host.is_finished = True
-        self._drain(host, packet.sequence + len(packet.payload) if packet.flags & FIN else None)
-        if host.expects != before or packet.sequence < before:
-            self._send(side, b"")
-
-    def _drain(self, host: Host, fin_at: int | None) -> None:
+        host.early[packet.sequence] = bytes(packet.payload), bool(packet.flags & FIN)
         for sequence in sorted(host.early):
-            if sequence > host.expects:
-                break
-            data = host.early.pop(sequence)
-            fresh = data[host.expects - sequence :]
-            text = fresh[:-1] if fin_at is not None and sequence + len(data) - 1 == fin_at else fresh
-            host.read += text
-            host.expects += len(fresh)
+            if sequence <= host.expects:
+                text, fin = host.early.pop(sequence)
+                fresh = text[host.expects - sequence :]
+                host.read += fresh
+                host.expects += len(fresh)
+                if fin and not host.is_finished and sequence + len(text) == host.expects:
+                    host.is_finished = True
+                    host.expects += 1
+        if host.expects != before or packet.sequence < before or host.early:
+            self._send(side, b"")

@@ -8,7 +8,8 @@ The words: `block` (how the connection is to be ended), `is_decided`, `is_unread
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -39,6 +40,7 @@ from mamori.inspect.hold import HoldQueue
 from mamori.inspect.imap import ImapReader
 from mamori.inspect.interpose import Answer, Cut
 from mamori.inspect.judge import Judgement
+from mamori.inspect.mime import MailReader
 from mamori.inspect.policy import Mode, Unseen
 from mamori.inspect.pop3 import Pop3Reader
 from mamori.inspect.smtp import SmtpReader
@@ -48,12 +50,12 @@ from mamori.inspect.web_reader import DnsConnectionReader, HttpReader, TlsConnec
 DNS_PORT = 53
 """DNS over TCP has no first bytes of its own."""
 
-_READERS = {
+_READERS: dict[Application, Callable[[tuple[int, int]], Reader]] = {
     Application.HTTP: HttpReader,
     Application.TLS: TlsConnectionReader,
-    Application.SMTP: SmtpReader,
-    Application.POP3: Pop3Reader,
-    Application.IMAP: ImapReader,
+    Application.SMTP: partial(SmtpReader, mail=MailReader),
+    Application.POP3: partial(Pop3Reader, mail=MailReader),
+    Application.IMAP: partial(ImapReader, mail=MailReader),
     Application.FTP: FtpReader,
 }
 _DELIVERED_WHOLE = frozenset({"smtp", "pop3", "imap", "ftp-data"})
@@ -393,7 +395,7 @@ class Session:
         infected = carried.signature is not None
         blocks = virus.mode is Mode.BLOCK and (infected or virus.unseen is Unseen.BLOCK)
         action = Action.BLOCKED if blocks else Action.LOGGED if infected else Action.UNSEEN
-        carrier = carried.subject or self._subject
+        carrier = carried.subject if carried.subject and self.protocol != "ftp-data" else self._subject
         subject = carrier if not carried.name or carried.name in carrier else f"{carrier} {carried.name}"
         category, detail = carried.signature or "", carried.unseen or ""
         self._desk.tell(self.parties, Function.VIRUS, action, self.protocol, subject, category=category, detail=detail)

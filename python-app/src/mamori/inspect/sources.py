@@ -101,6 +101,7 @@ class JudgeSource:
         return {
             "lists": [info.key for info in lists.file.lists] if isinstance(lists, CarefulLists) else [],
             "list_records": lists.file.records if isinstance(lists, CarefulLists) else 0,
+            "policy_stamp": self._seen[-1] if self._seen is not None else None,
             "problems": dict(self._problems),
         }
 

@@ -1,0 +1,282 @@
+"""The engine as a transcript: what two hosts say, what each gets, what is told."""
+
+from __future__ import annotations
+
+import base64
+import email
+import email.policy
+
+import pytest
+
+from mamori.inspect.reassembly import AHEAD_BYTES
+from tests.support.conversation import CLIENT, MARKER, SERVER, SIGNATURE, Network
+from tests.support.hellos import python_hello
+
+GET = b"GET /file HTTP/1.1\r\nHost: www.example.com\r\n\r\n"
+BLOCK_EXAMPLE = '[block]\nnames = ["example.com"]\n'
+
+
+def response(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def mail(attachment: bytes) -> bytes:
+    lines = base64.encodebytes(attachment).replace(b"\n", b"\r\n")
+    return (
+        b"From: a@example.com\r\nTo: b@example.com\r\nSubject: Offer\r\nMIME-Version: 1.0\r\n"
+        b'Content-Type: multipart/mixed; boundary="sep"\r\n\r\n'
+        b"--sep\r\nContent-Type: text/plain\r\n\r\nSee the file.\r\n"
+        b'--sep\r\nContent-Type: application/octet-stream\r\nContent-Disposition: attachment; filename="offer.bin"\r\n'
+        b"Content-Transfer-Encoding: base64\r\n\r\n" + lines + b"--sep--\r\n"
+    )
+
+
+def test_what_is_harmless_passes_whole_and_says_nothing() -> None:
+    network = Network()
+    connection = network.connect()
+    connection.client(GET, 7)
+    connection.server(response(b"hello"), 5)
+    assert (connection.to_server, connection.to_client) == (GET, response(b"hello"))
+    assert network.told == []
+    assert network.held == 0
+    assert not network.decided, "a connection of HTTP is asked about for ever"
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, None], ids=lambda size: f"in pieces of {size}")
+def test_a_blocked_site_gets_a_page_and_the_server_not_a_byte_of_the_last_piece(size: int | None) -> None:
+    network = Network(BLOCK_EXAMPLE)
+    connection = network.connect()
+    connection.client(GET, size)
+    for _ in range(30):
+        connection.repeat(CLIENT)
+    assert connection.to_client.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert connection.to_client.endswith(b"</html>\n")
+    assert GET.startswith(connection.to_server)
+    assert len(connection.to_server) < len(GET)
+    assert network.told == [("dangerous-site", "blocked", "www.example.com/file")]
+
+
+def test_a_form_posted_to_a_blocked_site_gets_a_refusal_without_a_page() -> None:
+    network = Network(BLOCK_EXAMPLE)
+    connection = network.connect()
+    connection.client(b"POST /login HTTP/1.1\r\nHost: example.com\r\nContent-Length: 10\r\n\r\npassword=1")
+    for _ in range(10):
+        connection.repeat(CLIENT)
+    assert connection.to_client.startswith(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n")
+    assert b"password" not in connection.to_server
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (f'{BLOCK_EXAMPLE}[allow]\nnames = ["www.example.com"]\n', "allowed"),
+        (f'{BLOCK_EXAMPLE}[allow]\nurls = ["www.example.com/file"]\n', "allowed"),
+    ],
+    ids=["by name", "by address"],
+)
+def test_an_allow_entry_beats_a_block_entry(policy: str, told: str) -> None:
+    # One table twice is no TOML: the tables are joined.
+    network = Network(policy)
+    connection = network.connect()
+    connection.client(GET)
+    connection.server(response(b"hello"))
+    assert connection.to_client == response(b"hello")
+    assert [action for _, action, _ in network.told] == [told]
+
+
+def test_a_blocked_name_in_tls_fails_the_handshake_with_an_alert() -> None:
+    network = Network(BLOCK_EXAMPLE)
+    connection = network.connect(443)
+    connection.client(python_hello("www.example.com"))
+    for _ in range(5):
+        connection.repeat(CLIENT)
+    assert connection.to_client == bytes((21, 3, 3, 0, 2, 2, 49))
+    assert connection.to_server == b""
+    assert network.told == [("dangerous-site", "blocked", "www.example.com")]
+
+
+def test_an_allowed_hello_decides_the_connection() -> None:
+    network = Network(BLOCK_EXAMPLE)
+    connection = network.connect(443)
+    connection.client(python_hello("www.example.org"))
+    assert network.decided
+    connection.server(b"\x16\x03\x03anything")
+    assert connection.to_client == b"\x16\x03\x03anything"
+
+
+def test_an_infected_download_is_cut_and_its_retry_gets_a_page() -> None:
+    network = Network()
+    connection = network.connect()
+    connection.client(GET)
+    connection.server(response(b"MZ" + MARKER))
+    assert MARKER not in connection.to_client
+    assert connection.is_reset[CLIENT]
+    again = network.connect()
+    again.client(GET)
+    for _ in range(30):
+        again.repeat(CLIENT)
+    assert again.to_client.startswith(b"HTTP/1.1 403")
+    assert SIGNATURE.encode() in again.to_client
+    assert again.to_server == b""
+    assert network.told == [("virus", "blocked", "www.example.com/file")] * 2
+
+
+def test_an_infected_download_is_only_told_when_the_policy_says_log() -> None:
+    network = Network('[virus]\nmode = "log"\n')
+    connection = network.connect()
+    connection.client(GET)
+    connection.server(response(MARKER))
+    assert connection.to_client == response(MARKER)
+    assert network.told == [("virus", "logged", "www.example.com/file")]
+
+
+def test_nothing_is_scanned_when_the_policy_says_off() -> None:
+    network = Network('[virus]\nmode = "off"\n')
+    connection = network.connect()
+    connection.client(GET)
+    connection.server(response(MARKER))
+    assert connection.to_client == response(MARKER)
+    assert network.told == []
+
+
+def test_an_infected_upload_is_cut_before_the_server_has_it() -> None:
+    network = Network()
+    connection = network.connect()
+    form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x.exe"\r\n\r\n' + MARKER + b"\r\n--b--\r\n"
+    head = b"POST /up HTTP/1.1\r\nHost: a.example\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n"
+    connection.client(head % len(form) + form)
+    assert MARKER not in connection.to_server
+    assert connection.is_reset[SERVER]
+    assert network.told == [("virus", "blocked", "a.example/up x.exe")]
+
+
+@pytest.mark.parametrize(("unseen", "arrives"), [("pass", True), ("block", False)])
+def test_a_scanner_that_does_not_answer_stops_nothing_for_longer_than_the_policy_says(unseen: str, arrives: bool) -> None:
+    network = Network(f'[virus]\nunseen = "{unseen}"\nhold_ms = 2000\n', scan=None)
+    connection = network.connect()
+    connection.client(GET)
+    connection.server(response(b"hello"))
+    assert connection.to_client == b""
+    network.wait(1.9)
+    assert connection.to_client == b""
+    network.wait(0.2)
+    assert (connection.to_client == response(b"hello")) is arrives
+    assert network.told == [("virus", "unseen" if arrives else "blocked", "www.example.com/file")]
+    assert network.held == 0
+
+
+def smtp_up_to_data(network: Network, port: int = 25):
+    connection = network.connect(port)
+    connection.server(b"220 mail.example ESMTP\r\n")
+    connection.client(b"EHLO me\r\n")
+    connection.server(b"250 mail.example\r\n")
+    connection.client(b"MAIL FROM:<a@example.com>\r\n")
+    connection.server(b"250 ok\r\n")
+    connection.client(b"RCPT TO:<b@example.com>\r\n")
+    connection.server(b"250 ok\r\n")
+    connection.client(b"DATA\r\n")
+    connection.server(b"354 go\r\n")
+    return connection
+
+
+@pytest.mark.parametrize("size", [1, 11, 100, None], ids=lambda size: f"in pieces of {size}")
+def test_an_infected_attachment_is_written_over_and_the_mail_arrives(size: int | None) -> None:
+    network = Network()
+    connection = smtp_up_to_data(network)
+    before = len(connection.to_server)
+    content = mail(b"\0" * 50 + MARKER + b"\0" * 50)
+    connection.client(content + b".\r\n", size)
+    network.wait(1)
+    got = connection.to_server[before:]
+    assert len(got) == len(content) + 3
+    assert got.endswith(b".\r\n")
+    parsed = email.message_from_bytes(got[:-3], policy=email.policy.default)
+    attachment = next(parsed.iter_attachments())
+    assert attachment.get_filename() == "offer.bin"
+    assert MARKER not in attachment.get_content()
+    assert parsed.get_body().get_content() == "See the file."
+    assert [told[:2] for told in network.told] == [("virus", "blocked")]
+    assert network.held == 0
+
+
+def test_a_retransmission_of_what_was_written_over_is_written_over_alike() -> None:
+    network = Network()
+    connection = smtp_up_to_data(network)
+    content = mail(MARKER * 3)
+    start = len(connection.to_server)
+    connection.hosts[SERVER].is_away = True
+    connection.client(content + b".\r\n")
+    connection.hosts[SERVER].is_away = False
+    assert connection.to_server[start:] == b"", "the first copy is lost behind the box"
+    connection.repeat(CLIENT)
+    network.wait(1)
+    assert len(connection.to_server[start:]) == len(content) + 3
+    assert MARKER not in base64.b64decode(connection.to_server[start:].split(b"base64\r\n\r\n")[1].split(b"--sep")[0])
+
+
+def test_a_clean_mail_passes_unchanged_however_it_is_cut() -> None:
+    network = Network()
+    connection = smtp_up_to_data(network)
+    before = len(connection.to_server)
+    content = mail(b"harmless" * 100) + b".\r\n"
+    connection.client(content, 13)
+    network.wait(1)
+    assert connection.to_server[before:] == content
+    assert network.told == []
+
+
+def test_bytes_that_are_sent_twice_and_differently_cut_a_connection_of_http() -> None:
+    network = Network()
+    connection = network.connect()
+    connection.segment(CLIENT, 10, GET[10:20])
+    connection.segment(CLIENT, 12, b"XXX")
+    assert network.told[0][:2] == ("evasion", "blocked")
+    assert b"XXX" not in connection.to_server
+
+
+def test_bytes_that_nobody_can_keep_are_dropped() -> None:
+    network = Network()
+    connection = network.connect()
+    token = connection.segment(CLIENT, AHEAD_BYTES + 10, b"far ahead")
+    assert network.fates[token] == "dropped"
+
+
+def test_a_protocol_that_is_not_read_is_decided_at_once() -> None:
+    network = Network()
+    connection = network.connect(22)
+    connection.server(b"SSH-2.0-OpenSSH_9.2\r\n")
+    assert not network.decided, "the client's word comes first"
+    connection.client(b"SSH-2.0-x\r\n")
+    assert network.decided
+    assert connection.to_server == b"SSH-2.0-x\r\n"
+
+
+def test_a_closed_engine_leaves_no_packet_without_a_verdict() -> None:
+    network = Network(scan=None)
+    connection = network.connect()
+    connection.client(GET)
+    connection.server(response(b"hello"))
+    assert network.held == 1
+    network.engine.close()
+    network.carry_out()
+    assert network.held == 0
+    assert connection.to_client == response(b"hello")
+
+
+def test_a_file_over_ftp_is_written_over_on_its_own_connection() -> None:
+    network = Network()
+    control = network.connect(21)
+    control.server(b"220 (vsFTPd 3.0.3)\r\n")
+    control.client(b"USER anonymous\r\n")
+    control.server(b"331 password\r\n")
+    control.client(b"PASS x\r\n")
+    control.server(b"230 in\r\n")
+    control.client(b"EPSV\r\n")
+    control.server(b"229 Entering Extended Passive Mode (|||50123|)\r\n")
+    data = network.connect(50123)
+    control.client(b"RETR evil.exe\r\n")
+    control.server(b"150 here it comes\r\n")
+    data.server(b"MZ" + MARKER, fin=True)
+    network.wait(1)
+    assert data.to_client == b"X" * (2 + len(MARKER))
+    assert network.told == [("virus", "blocked", "ftp://198.51.100.2/evil.exe")]
