@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mamori.inspect.findings import AnomalySeen, FileData, FileEnded, FileStarted, FileUnseen, Finding
-from mamori.inspect.mime_head import MAX_BOUNDARY_BYTES, Content, Head, bounded, carrier_of, is_field, parse_head
+from mamori.inspect.mime_head import MAX_BOUNDARY_BYTES, Content, Head, bounded, carrier_of, is_field, line_end, parse_head
 from mamori.inspect.mime_names import decode_words
 from mamori.inspect.mime_window import Window
 from mamori.inspect.transfer import Transfer, decoder_of
@@ -45,7 +45,6 @@ MAX_FILES = 1000
 MAX_DELIMITER_BYTES = MAX_BOUNDARY_BYTES + 200
 """A line that may be a delimiter is held until it is whole, or longer than this. Blanks follow a boundary in bad gateways."""
 
-_EOL = re.compile(rb"\r{1,8}+\n?+|\n")
 _ANY_BOUNDARY = re.compile(rb"--[!-~]{1,70}[ \t]*")
 
 
@@ -188,15 +187,19 @@ class MailReader:
         """Reads lines up to the end of the block; True if it came."""
         data = self._window.data
         while True:
-            eol = _EOL.search(data, self._search_at)
-            if eol and (eol.end() < len(data) or data[-1] == 10 or is_final):
-                first, after = eol.span()
+            eol = line_end(data, self._search_at, MAX_HEAD_BYTES, is_final)
+            if eol:
+                first, after = eol
                 if data[after - 1] == 13:
                     self._say(_Odd.BARE_CR, first, found)
+            elif len(data) >= MAX_HEAD_BYTES:
+                self._say(_Odd.LONG_HEAD, self._line_at, found)
+                end = self._line_at or MAX_HEAD_BYTES
+                return self._end_head(end, end, found)
             elif is_final and self._line_at < len(data):
                 first = after = len(data)
             else:
-                self._search_at = eol.start() if eol else len(data)
+                self._search_at = max(self._line_at, len(data) - 9)  # CRs are looked at again when more comes
                 break
             if self._line_at == first:
                 at_start = self._garbage_at == 0
@@ -204,10 +207,6 @@ class MailReader:
             if (end := self._on_line(data, first, found)) is not None:
                 return self._end_head(end, end, found)
             self._line_at = self._search_at = after
-        if len(data) > MAX_HEAD_BYTES:
-            self._say(_Odd.LONG_HEAD, self._line_at, found)
-            end = self._line_at or len(data)
-            return self._end_head(end, end, found)
         return is_final and self._end_head(*((0, 0) if self._garbage_at == 0 else (len(data), len(data))), found)
 
     def _on_line(self, data: bytearray, end: int, found: list[Finding]) -> int | None:
@@ -329,9 +328,8 @@ class MailReader:
     def _line_end(self, at: int, is_final: bool) -> tuple[int | None, int]:
         """Where the line ends, and what is after its line end. None: not known yet. A line that is too long ends nowhere."""
         data = self._window.data
-        eol = _EOL.search(data, at, at + MAX_DELIMITER_BYTES)
-        if eol and (eol.end() < len(data) or data[-1] == 10 or is_final):
-            return eol.span()
+        if eol := line_end(data, at, at + MAX_DELIMITER_BYTES, is_final):
+            return eol
         if len(data) - at < MAX_DELIMITER_BYTES and not is_final:
             return None, at
         last = min(len(data), at + MAX_DELIMITER_BYTES)

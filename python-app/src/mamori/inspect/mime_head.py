@@ -20,7 +20,8 @@ MAX_BOUNDARIES = 8
 MAX_BOUNDARY_BYTES = 1000
 """RFC 2046 allows 70, and a line has no more than 998 (RFC 5322, 2.1.1). A longer one counts as its beginning."""
 
-_EOL = re.compile(rb"\r{1,8}+\n?+|\n")
+_LINE_END = re.compile(rb"\r{1,8}+\n|[\r\n]")
+_CRS = re.compile(rb"\r{1,8}+")
 _FIELD = re.compile(rb"([^\s:]{1,100})[ \t]*+:(.*)", re.DOTALL)
 _TYPE = re.compile(rb'[\s"]*+([^\s;/"]*+)\s*+(?:/\s*+([^\s;"]*+))?')
 _BOUNDARY = re.compile(rb'boundary\s*+=\s*+("(?:[^"\\]|\\.)*+"?|[^;\s]++)', re.IGNORECASE | re.DOTALL)
@@ -92,12 +93,23 @@ def is_field(line: bytes) -> bool:
     return line[:1] in (b" ", b"\t") or _FIELD.match(line) is not None
 
 
+def line_end(data: bytes | bytearray, start: int, end: int, is_final: bool) -> tuple[int, int] | None:
+    """The next line end in data[start:end]; None if there is none, or its rest may still come. It is LF, with CRs before it (a bad
+    gateway's CR CR LF is no empty line), or a CR alone."""
+    found = _LINE_END.search(data, start, end)
+    if not found:
+        return None
+    crs = _CRS.match(data, found.start())
+    may_go_on = crs and crs.end() == len(data) and not is_final
+    return None if may_go_on else found.span()
+
+
 def _fields(block: bytes) -> dict[bytes, list[bytes]]:
     """The values that matter, unfolded (RFC 5322, 2.2.3), in their order."""
     fields: dict[bytes, list[bytes]] = {}
     current: list[bytes] = []
     name = b""
-    for line in [*_EOL.split(block), b""]:
+    for line in [*_LINE_END.split(block), b""]:
         if line[:1] in (b" ", b"\t"):
             current.append(line)
             continue
