@@ -30,7 +30,7 @@ class Recorder:
     def __init__(self, first_file: int, subject_prefix: str = "mail") -> None:
         self._file, self._subject = first_file, subject_prefix
         self._begun = False
-        self._end = 0
+        self._end = -(1 << 62)  # a header that was made up lies before the stream
 
     def receive(self, start: int, data: bytes) -> list[Finding]:
         assert data, "no call without data"
@@ -39,8 +39,12 @@ class Recorder:
         self._begun, self._end = True, start + len(data)
         return [*begins, FileData(self._file, start, self._end, Coding.TEXT, data)]
 
-    def end(self) -> list[Finding]:
-        return [FileEnded(self._file, self._end, True)] if self._begun else []
+    def end(self, is_complete: bool = True) -> list[Finding]:
+        return [FileEnded(self._file, self._end, is_complete)] if self._begun else []
+
+    @property
+    def held_bytes(self) -> int:
+        return 0
 
 
 @dataclass

@@ -162,7 +162,7 @@ class SecondReading:
 
     @property
     def held_bytes(self) -> int:
-        return self.lines.held_bytes + self.dots.held_bytes
+        return self.lines.held_bytes + self.dots.held_bytes + (self.message.held_bytes if self.message else 0)
 
     def receive(self, data: bytes, at: int, base: int) -> list[Finding]:
         """The bytes of `data` from `at` on; `data` begins at offset `base`."""

@@ -44,7 +44,8 @@ class DottedMessage:
 
     @property
     def held_bytes(self) -> int:
-        return self._dots.held_bytes + (self.second.held_bytes if self.second else 0)
+        parts = (self._dots, self._message, self.second)
+        return sum(part.held_bytes for part in parts if part)
 
     def take(self, data: bytes, at: int, base: int, found: list[Finding]) -> int:
         """Reads `data`, whose first byte is at offset `base`, from `at` on; gives where the message ended, or its length."""

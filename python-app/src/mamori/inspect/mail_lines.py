@@ -18,7 +18,9 @@ class MailReader(Protocol):
     """Reads one message: mime.MailReader."""
 
     def receive(self, start: int, data: bytes) -> list[Finding]: ...
-    def end(self) -> list[Finding]: ...
+    def end(self, is_complete: bool = True) -> list[Finding]: ...
+    @property
+    def held_bytes(self) -> int: ...
 
 
 OpenMail = Callable[[int, str], MailReader]
@@ -155,11 +157,12 @@ class Message:
         return [self._numbered(finding) for finding in self._mail.receive(start, data)]
 
     def end(self, is_complete: bool = True) -> list[Finding]:
-        """No more of it; not complete: its carrier broke off, so what ends only now is not complete either."""
-        found = [self._numbered(finding) for finding in self._mail.end()]
-        if is_complete:
-            return found
-        return [replace(finding, is_complete=False) if isinstance(finding, FileEnded) else finding for finding in found]
+        """No more of it; not complete: its carrier broke off."""
+        return [self._numbered(finding) for finding in self._mail.end(is_complete)]
+
+    @property
+    def held_bytes(self) -> int:
+        return self._mail.held_bytes
 
     def _numbered(self, finding: Finding) -> Finding:
         if not isinstance(finding, FileStarted | FileData | FileEnded | FileUnseen):

@@ -19,6 +19,7 @@ from mamori.inspect.flow import ORIGINATOR, RESPONDER
 from mamori.inspect.mail_dots import MAX_COMMAND_BYTES
 from mamori.inspect.mail_dotted import DottedMessage
 from mamori.inspect.mail_lines import EarlyBytes, LineReader, Message, Messages, OpenMail
+from mamori.inspect.mime import MailReader
 
 MAX_WAITING = 100_000
 """Commands without an answer yet: a client may ask for all that is in a mailbox at once."""
@@ -66,7 +67,7 @@ def _wait_for(line: bytes) -> _Wait:
 class Pop3Reader:
     """A findings.Reader. Raises Pop3Error."""
 
-    def __init__(self, starts: tuple[int, int] = (0, 0), *, mail: OpenMail) -> None:
+    def __init__(self, starts: tuple[int, int] = (0, 0), mail: OpenMail = MailReader) -> None:
         self._offsets = list(starts)
         self._messages = Messages(mail)
         self._commands = LineReader(MAX_COMMAND_BYTES)
@@ -81,8 +82,8 @@ class Pop3Reader:
 
     @property
     def held_bytes(self) -> int:
-        dotted = self._dotted.held_bytes if self._dotted else 0
-        return self._commands.held_bytes + self._replies.held_bytes + self._early.held_bytes + dotted
+        parts = (self._commands, self._replies, self._early, self._dotted)
+        return sum(part.held_bytes for part in parts if part)
 
     def receive(self, direction: int, data: bytes) -> list[Finding]:
         if self._error:

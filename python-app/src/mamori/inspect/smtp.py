@@ -23,6 +23,7 @@ from mamori.inspect.flow import ORIGINATOR
 from mamori.inspect.mail_dots import MAX_COMMAND_BYTES, DotReader
 from mamori.inspect.mail_dotted import DottedMessage
 from mamori.inspect.mail_lines import EarlyBytes, LineReader, Message, Messages, OpenMail
+from mamori.inspect.mime import MailReader
 
 MAX_WAITING = 10_000
 """Commands without an answer yet. Postfix takes 1000 recipients in a message, and a client may send them all at once."""
@@ -83,7 +84,7 @@ _ASSUMED = frozenset({_Wait.DATA, _Wait.UNSURE_CHUNK, _Wait.STARTTLS})
 class SmtpReader:
     """A findings.Reader. Raises SmtpError."""
 
-    def __init__(self, starts: tuple[int, int] = (0, 0), *, mail: OpenMail) -> None:
+    def __init__(self, starts: tuple[int, int] = (0, 0), mail: OpenMail = MailReader) -> None:
         self._offsets = list(starts)
         self._messages = Messages(mail)
         self._lines = LineReader(MAX_COMMAND_BYTES)
@@ -103,8 +104,8 @@ class SmtpReader:
 
     @property
     def held_bytes(self) -> int:
-        dotted = self._dotted.held_bytes if self._dotted else 0
-        return self._lines.held_bytes + self._replies.held_bytes + self._early.held_bytes + dotted
+        parts = (self._lines, self._replies, self._early, self._dotted, self._chunked)
+        return sum(part.held_bytes for part in parts if part)
 
     def receive(self, direction: int, data: bytes) -> list[Finding]:
         if self._error:
