@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,7 @@ http {{
   server {{
     listen [::]:80 ipv6only=off; listen [::]:443 ssl ipv6only=off;
     ssl_certificate {folder}/cert; ssl_certificate_key {folder}/key; root {folder}/web;
+    location /up {{ proxy_pass http://127.0.0.1:80/fine; proxy_method GET; proxy_pass_request_body off; }}
   }}
 }}
 """
@@ -74,11 +75,12 @@ class Talk:
 @dataclass
 class Judge:
     """`words`: what to look for in a packet's payload, and what to do. `loss`: the share of packets that are lost on either
-    side of the box. `seen_after` counts what was delivered after the decision: (direction, payload) with its zeros left out."""
+    side of the box. `delivered` after a decision: direction, payload, and whether it was a super-packet."""
 
-    words: dict[bytes, Cut | Answer]
+    words: Mapping[bytes, Cut | Answer]
     loss: float = 0.0
     seed: int = 1
+    is_length_fixed: bool = False
     talks: dict[bytes, Talk] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     delivered: list[tuple[int, bytes, bool]] = field(default_factory=list)
@@ -106,7 +108,7 @@ class Judge:
         direction = int(packet.source_port in PORTS)
         ends = packet.source_port.to_bytes(2, "big"), packet.destination_port.to_bytes(2, "big")
         key = min(packet.source, packet.destination) + ends[direction]
-        if packet.flags & SYN or key not in self.talks:
+        if key not in self.talks:
             numbers = [packet.sequence, packet.acknowledgement]
             limits = numbers[::-1] if direction else numbers
             self.talks[key] = Talk(limits, list(limits), parse_syn_options(data, packet).mss or DEFAULT_MSS)
@@ -119,7 +121,7 @@ class Judge:
             talk.hear(direction, packet)
             if isinstance(kind, Answer):
                 kind = Answer(kind.data, min(talk.mss, DEFAULT_MSS))
-            talk.interposer = Interposer(kind, talk.sides())
+            talk.interposer = Interposer(kind, talk.sides(), is_length_fixed=self.is_length_fixed)
         return self._interpose(talk.interposer, direction, data, packet, queued)
 
     def _interpose(

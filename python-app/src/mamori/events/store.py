@@ -101,7 +101,8 @@ class Store:
             more = cutoffs is not None and self._prune_age(cutoffs)
             if self.used_bytes() > max_bytes:
                 more |= self._prune_size()
-        self._connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        # The pragma gives a row without columns for each page, of which `execute` would take the first, and no page more.
+        self._connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         return more
 
     def used_bytes(self) -> int:

@@ -150,12 +150,15 @@ def parse_syn_options(data: bytes | memoryview, packet: Packet) -> SynOptions:
     return SynOptions(found.get(_MSS), found.get(_WINDOW_SCALE))
 
 
-def refuse_dns(data: bytes | memoryview, packet: Packet, info: int) -> bytes:
+def refuse_dns(data: bytes | memoryview, packet: Packet, info: int, *, is_length_fixed: bool = False) -> bytes:
     """The UDP response to a DNS query as NXDOMAIN: its header and its question, and nothing else. Without an SOA record it is
-    not remembered (RFC 2308 5), so a name that gets allowed is found at once. CraftError if it is not such a response."""
+    not remembered (RFC 2308 5), so a name that gets allowed is found at once. CraftError if it is not such a response. With
+    `is_length_fixed` (see interpose.py, PPPoE) zeros follow, which resolvers do not read: no count says that there is anything."""
     if packet.protocol != UDP or packet.fragment or packet.missing_bytes or is_super_packet(info):
         raise CraftError("no whole UDP packet")
     refusal = _refusal(bytes(packet.payload))
+    if is_length_fixed:
+        refusal += bytes(len(packet.payload) - len(refusal))
     start = packet.transport_start
     out = bytearray(data[: packet.payload_start]) + refusal
     out[start + 4 : start + 6] = (_UDP_BYTES + len(refusal)).to_bytes(2, "big")

@@ -29,6 +29,13 @@ EXPECTED_FOR_S = 120.0
 """vsftpd waits 60 s for the client to connect (connect_timeout, accept_timeout), others two minutes."""
 
 
+UNSEEN_EVERY_S = 60.0
+"""A reason why files were not seen is told once in so long; all of them are counted. A scanner that is away is one piece of news."""
+
+MAX_REASONS = 64
+"""Reasons that are remembered for that; they are texts of ours, and few."""
+
+
 class Timed(Protocol):
     """Who wants to be called when its time has come."""
 
@@ -75,6 +82,7 @@ class Desk:
         self.scans: dict[int, tuple[ScanOwner, int]] = {}
         self._infected: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._expected: OrderedDict[tuple[bytes, int], ExpectedData] = OrderedDict()
+        self._reasons: dict[str, float] = {}
         self._timers: list[tuple[float, int, Timed]] = []
         self._timer_number = 0
 
@@ -131,6 +139,16 @@ class Desk:
     def fire_timers(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             heapq.heappop(self._timers)[2].on_timer(now)
+
+    def is_news(self, reason: str) -> bool:
+        """Whether this reason for not seeing a file was not told just now."""
+        told_at = self._reasons.get(reason)
+        if told_at is not None and self.now < told_at + UNSEEN_EVERY_S:
+            return False
+        if len(self._reasons) >= MAX_REASONS:
+            self._reasons.clear()
+        self._reasons[reason] = self.now
+        return True
 
     def remember_infected(self, address: str, signature: str) -> None:
         """The file at this address (a URL, or an FTP server and path) was infected."""

@@ -2,11 +2,12 @@
 
     interposer = Interposer(Cut(direction), sides)                  # the receiver of that direction gets no byte more
     interposer = Interposer(Answer(page, mss), sides)               # the client gets `page` and the end, the server nothing
+    interposer = Interposer(kind, sides, is_length_fixed=True)      # in a PPPoE session, see below
     outcome = interposer.receive(direction, data, packet, info)     # Deliver(bytes) | Pass() | Drop(), for every packet from now on
 
 It begins with the packet in hand (those that were held come first) and goes on until the flow is forgotten. Nothing is injected: no
-packet of its own, no address, no route; so it works wherever a packet can be queued (VLAN, PPPoE), and the sender's timestamps,
-TTL and addresses are right by themselves. One packet in, at most one packet out, in the same direction. Pure.
+packet of its own, no address, no route; so it works wherever a packet can be queued, and the sender's timestamps, TTL and
+addresses are right by themselves. One packet in, at most one packet out, in the same direction. Pure.
 
 The probe
 ---------
@@ -40,6 +41,13 @@ client's acknowledgement of that is the next probe, and so on: a part for each r
   sends after that (its FIN again, not being acknowledged) probes of a server without the connection, whose RST ends the client's.
 - *What was before goes first.* Bytes before `Side.limit` that their receiver may lack still pass, both ways.
 - A server that does not answer for MAX_UNANSWERED retransmissions is cut off, as in Cut.
+
+PPPoE
+-----
+The session's header has a length of its own. br_netfilter puts it back as it was (nf_bridge_push_encap_header), and the receiver
+believes it (pppoe.c, pppoe_rcv): a packet of another length is lost. With `is_length_fixed` every packet keeps its length. RSTs and
+probes are zeros then, or empty; nothing can be carried, so an Answer is a Cut of the server, whose RST the client gets after its
+first retransmission. The queue does not tell which packets are of a session.
 
 The client never gets a byte that the server sent at or after its limit, and the server none that the client did. The table is
 TABLE; whatever comes that cannot be made into what it says is dropped, and comes again.
@@ -229,7 +237,7 @@ def _lower(number: int, other: int) -> int:
 class Interposer:
     """See the module. `sides`: what the originator sends, and what the responder sends. It keeps the answer and a few numbers."""
 
-    def __init__(self, kind: Cut | Answer, sides: tuple[Side, Side]) -> None:
+    def __init__(self, kind: Cut | Answer, sides: tuple[Side, Side], *, is_length_fixed: bool = False) -> None:
         self._toward = kind.direction if isinstance(kind, Cut) else ORIGINATOR  # the direction whose receiver is the target
         self._back = 1 - self._toward
         self._limits = [side.limit for side in sides]
@@ -244,7 +252,8 @@ class Interposer:
         self._window = _NO_SCALE_WINDOW
         self._has_fin = False  # of the peer
         self._is_answer = isinstance(kind, Answer)
-        self._phase = Phase.ANSWERING if isinstance(kind, Answer) else Phase.AIMING
+        self._is_length_fixed = is_length_fixed
+        self._phase = Phase.ANSWERING if self._is_answer and not is_length_fixed else Phase.AIMING
         if len(self._answer) > MAX_ANSWER_BYTES:
             raise ValueError(f"an answer of {len(self._answer)} bytes, more than {MAX_ANSWER_BYTES}")
 
@@ -327,7 +336,7 @@ class Interposer:
             return None
         if not _is_after(_lower(packet.sequence + length & SEQUENCE_MASK, limit), self._acknowledged[direction]):
             return None
-        if length > before and is_super_packet(info):
+        if length > before and (is_super_packet(info) or self._is_length_fixed):
             return None
         acknowledgement = _lower(packet.acknowledgement, self._limits[1 - direction])
         segment = Segment(packet.sequence, acknowledgement, packet.flags & ~FIN, bytes(packet.payload[:before]))
@@ -335,14 +344,16 @@ class Interposer:
 
     def _segment(self, action: Action, direction: int, packet: Packet, info: int) -> Segment:
         """What the packet is to say."""
-        zeros = bytes(len(packet.payload)) if is_super_packet(info) else b""
+        is_fixed = self._is_length_fixed or is_super_packet(info)
+        zeros = bytes(len(packet.payload)) if is_fixed else b""
         # Whom it goes to must not hear of bytes that it did not send.
         acknowledgement = _lower(packet.acknowledgement, self._limits[1 - direction])
         expected = self._acknowledged[direction]
         match action:
             case Action.PROBE:
-                old = zeros or b"\0"
-                return Segment(expected - len(old), acknowledgement, ACK, old)
+                # An empty probe is answered, too, but at an alive Linux twice a second at most (tcp_invalid_ratelimit).
+                old = zeros if is_fixed else b"\0"
+                return Segment(expected - max(1, len(old)), acknowledgement, ACK, old)
             case Action.SHOOT:
                 if packet.flags & ACK:
                     return Segment(self._aim, acknowledgement, RST | ACK, zeros)
@@ -352,9 +363,11 @@ class Interposer:
             case Action.ACKNOWLEDGE:
                 return Segment(expected, self._sent[self._toward], ACK, window=packet.window or self._window)
             case Action.STRIP:
+                if self._is_length_fixed and packet.payload:
+                    raise CraftError("bytes that cannot be left out")
                 return Segment(expected, acknowledgement, ACK)
             case Action.TELL:
-                return Segment(expected, 0, RST)
+                return Segment(expected, 0, RST, zeros)
 
     def _part(self, packet: Packet) -> Segment:
         """The next part of the answer: each one once, the last one first; then what the client lacks."""

@@ -204,8 +204,8 @@ class MailReader:
             if self._line_at == first:
                 at_start = self._garbage_at == 0
                 return self._end_head(*((0, 0) if at_start else (first, after)), found)
-            if (end := self._on_line(data, first, found)) is not None:
-                return self._end_head(end, end, found)
+            if (body_at := self._on_line(data, first, found)) is not None:
+                return self._end_head(body_at, body_at, found)
             self._line_at = self._search_at = after
         return is_final and self._end_head(*((0, 0) if self._garbage_at == 0 else (len(data), len(data))), found)
 

@@ -398,8 +398,9 @@ class Session:
         carrier = carried.subject if carried.subject and self.protocol != "ftp-data" else self._subject
         subject = carrier if not carried.name or carried.name in carrier else f"{carrier} {carried.name}"
         category, detail = carried.signature or "", carried.unseen or ""
-        self._desk.tell(self.parties, Function.VIRUS, action, self.protocol, subject, category=category, detail=detail)
-        self._desk.tally(self.parties, Function.VIRUS, "file", category, 1, int(blocks))
+        if action is not Action.UNSEEN or self._desk.is_news(detail):
+            self._desk.tell(self.parties, Function.VIRUS, action, self.protocol, subject, category=category, detail=detail)
+        self._desk.tally(self.parties, Function.VIRUS, "file" if infected else "unseen file", category, 1, int(blocks))
         if not blocks:
             return
         if infected and self.protocol in ("http", "ftp-data"):

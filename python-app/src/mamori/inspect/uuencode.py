@@ -33,7 +33,19 @@ class UuFinder:
     encoding is not known, and a file's ranges are all stretches of the text that have some of it.
     """
 
-    __slots__ = ("_base64", "_coding", "_file", "_has_mode", "_is_after_begin", "_line", "_name", "_new_file", "_tail", "_untold")
+    __slots__ = (
+        "_base64",
+        "_coding",
+        "_file",
+        "_has_mode",
+        "_is_after_begin",
+        "_line",
+        "_line_start",
+        "_name",
+        "_new_file",
+        "_tail",
+        "_untold",
+    )
 
     def __init__(self, new_file: Callable[[int, bytes], FileStarted | None], coding: Coding) -> None:
         self._new_file, self._coding = new_file, coding
@@ -42,7 +54,8 @@ class UuFinder:
         self._name = b""
         self._base64: Base64 | None = None
         self._tail = b"\n"  # outside of files: what may be part of a `begin` line, with the line end before it
-        self._line = b""  # inside: a line that is not whole
+        self._line = b""  # inside: a line that is not whole …
+        self._line_start = 0  # … and where it begins
         self._untold: list[tuple[int, int]] = []  # its ranges that were not told, because it may be the `end`
 
     @property
@@ -99,7 +112,9 @@ class UuFinder:
             text = self._line + line[1] if self._line else line[1]
             if not text:
                 continue
-            self._on_line(text, start + first + (not self._line), start + last, start + line.end(), found)
+            if not self._line:
+                self._line_start = start + first
+            self._on_line(text, start + first + self._skipped, start + last, start + line.end(), found)
             self._line = b""
             if self._file is None and not self._is_after_begin:
                 return line.end()
@@ -121,12 +136,19 @@ class UuFinder:
 
     def _keep_partial(self, part: bytes, start: int, found: list[Finding]) -> None:
         """The first bytes of a line. Their range is told at once, for they pass now, if they are no `end`."""
-        first = start + (not self._line and self._base64 is None)
+        first = start + self._skipped
+        if not self._line:
+            self._line_start = start
         self._line = (self._line + part)[:MAX_LINE_BYTES]
         if first < start + len(part):
             self._untold.append((first, start + len(part)))
         if self._file is not None and not _MAY_BE_KEYWORD.match(self._line):
             self._tell_untold(self._file, found)
+
+    @property
+    def _skipped(self) -> int:
+        """The bytes at the front of what comes now that must stay: the length character of a line that begins."""
+        return 0 if self._line or self._base64 else 1
 
     def _tell_untold(self, file: int, found: list[Finding]) -> None:
         coding = Coding.UUENCODE if self._base64 is None else Coding.BASE64
@@ -135,16 +157,14 @@ class UuFinder:
 
     def _on_line(self, line: bytes, first: int, last: int, after: int, found: list[Finding]) -> None:
         """A whole line, whose free bytes that came now lie at [first, last), and its line end before `after`."""
-        line_start = min([first, *(span[0] for span in self._untold)]) - 1
-        data = self._decode(line, line_start, after, found)
+        data = self._decode(line, after, found)
         if data is None or self._file is None:
             self._untold = []
             return
         self._tell_untold(self._file, found)
-        first -= self._base64 is not None and first < last and len(line) == last - first + 1
-        found.append(FileData(self._file, min(first, last), last, Coding.BASE64 if self._base64 else Coding.UUENCODE, data))
+        found.append(FileData(self._file, first, last, Coding.BASE64 if self._base64 else Coding.UUENCODE, data))
 
-    def _decode(self, line: bytes, start: int, after: int, found: list[Finding]) -> bytes | None:
+    def _decode(self, line: bytes, after: int, found: list[Finding]) -> bytes | None:
         """What a line holds; None if it is not one of the file's. Opens and closes the file."""
         is_keyword = _MAY_BE_KEYWORD.match(line) is not None
         if is_keyword and (again := _BEGIN.match(b"\n" + line + b"\n")) and again[2]:
@@ -159,7 +179,7 @@ class UuFinder:
                 self._close(after, found, is_complete=False)
                 return None
             self._is_after_begin = False
-            started = self._new_file(start, self._name)
+            started = self._new_file(self._line_start, self._name)
             if started is None:
                 self._tail = b"\n"
                 return None

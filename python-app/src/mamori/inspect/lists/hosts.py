@@ -23,7 +23,6 @@ _UNFIT = ("Cc", "Cs", "Zs", "Zl", "Zp")
 
 _A_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
-_ESCAPED_OR_DOT = re.compile(r"\\.|\.")
 
 
 def a_labels(name: str) -> str:
@@ -113,10 +112,9 @@ def parents(name: str, max_labels: int) -> Iterator[str]:
 
 
 def _dots_from_the_right(name: str) -> Iterator[int]:
-    if "\\" in name:  # `\.` is no border of labels, and `\\.` is one: that can be told from the left only
-        yield from reversed([found.start() for found in _ESCAPED_OR_DOT.finditer(name) if found[0] == "."])
-        return
+    """The borders of labels. After an odd number of backslashes a dot is none (names.py)."""
     at = name.rfind(".")
     while at >= 0:
-        yield at
+        if name[at - 1 : at] != "\\" or (at - len(name[:at].rstrip("\\"))) % 2 == 0:
+            yield at
         at = name.rfind(".", 0, at)
