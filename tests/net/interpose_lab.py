@@ -32,7 +32,7 @@ VIRUS = b"\xffVIRUS\xff"
 TLS_ALERT = bytes.fromhex("15030300020231")  # RFC 8446 6: alert, TLS 1.2 on the record layer, 2 bytes: fatal, access_denied
 
 _NGINX = """\
-daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error;
+daemon off; user root; worker_processes 1; pid {folder}/pid; error_log {folder}/error;
 events {{ }}
 http {{
   access_log {folder}/access; client_max_body_size 0; keepalive_timeout 300; send_timeout 300; default_type application/x;
@@ -183,7 +183,6 @@ def start_office(folder: Path) -> Iterator[Office]:
     for tool in ("ip", "curl", "nginx", "openssl", "ss", "ethtool", "iptables-nft-restore"):
         need(tool, "lays out the bridge and sends through it")
     need(Path("/proc/sys/net/bridge").exists(), "the kernel module br_netfilter is not loaded")
-    folder.chmod(0o755)
     web = folder / "web"
     web.mkdir()
     (web / "fine").write_bytes(b"fine")
@@ -194,9 +193,6 @@ def start_office(folder: Path) -> Iterator[Office]:
     key = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=test"]
     run([*key, "-keyout", folder / "key", "-out", folder / "cert"], explain="make a certificate")
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder))
-    for path in (folder, *folder.parents):  # nginx' worker is somebody else
-        if path != Path(path.anchor) and path.owner() == "root" and not path.stat().st_mode & 0o001:
-            path.chmod(path.stat().st_mode | 0o011)
     with start_lab(f"mamori-inter-{os.getpid()}") as lab:
         argv: list[Argument] = ["ip", "netns", "exec", lab.server, "nginx", "-c", folder / "nginx.conf", "-p", folder]
         with start(argv, explain="run the web server", log=folder / "log") as server:
