@@ -10,6 +10,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,18 @@ from mamori.formats.problems import BadInputError, MamoriError
 from mamori.inspect.http_url import Url
 from mamori.inspect.lists import commands
 from mamori.inspect.lists.compile import MAX_TOLD, compile_lists
-from mamori.inspect.lists.fileformat import BLOCK_BYTES, BLOCK_RECORDS, MAGIC, Records, encode_block, hash_of
+from mamori.inspect.lists.fileformat import (
+    BLOCK_BYTES,
+    BLOCK_RECORDS,
+    HEADER_BYTES,
+    MAGIC,
+    Records,
+    digest_of,
+    encode_block,
+    encode_header,
+    hash_of,
+    parse_header,
+)
 from mamori.inspect.lists.listfile import ListError, ListFile
 from mamori.inspect.lists.source import MAX_LINE_BYTES, read_suffixes
 from tests.support.lists import RULES, compiled, make_source
@@ -68,6 +80,7 @@ def test_the_same_input_gives_the_same_bytes_and_another_input_another_key(tmp_p
     same = compiled(tmp_path / "2", {"a": names(1000), "b": ["example.com"]}).read_bytes()
     other = compiled(tmp_path / "3", {"a": [*names(1000), "example.net"], "b": ["example.com"]}).read_bytes()
     assert one == same
+    assert (tmp_path / "1/compiled.lists").stat().st_mode & 0o777 == 0o644
     assert one[24:56] != other[24:56]
 
 
@@ -274,21 +287,36 @@ def test_a_file_of_a_later_version_is_told_apart_from_damage(tmp_path: Path) -> 
         ListFile.open(tmp_path / "later")
 
 
-def rewritten(content: bytes, records: Sequence[tuple[int, int]]) -> bytes:
-    """The file of one block with other records, and every checksum as it should be but for the blocks' digest."""
+def rewritten(content: bytes, records: Sequence[tuple[int, int]], first: int | None = None) -> bytes:
+    """The file of one block with other records, and all checksums and digests as they should be."""
+    header = parse_header(content[:HEADER_BYTES], len(content))
     block = encode_block(list(records))
-    return content[:-BLOCK_BYTES] + block
+    index = (records[0][0] if first is None else first).to_bytes(8, "little")
+    changed = bytearray(content[:-BLOCK_BYTES] + block)
+    changed[header.index.offset : header.index.end] = index
+    header = replace(
+        header,
+        index=replace(header.index, digest=digest_of(index)),
+        blocks=replace(header.blocks, digest=digest_of(block)),
+    )
+    changed[:HEADER_BYTES] = encode_header(header)
+    return bytes(changed)
 
 
-def test_check_finds_what_the_checksums_of_blocks_cannot(tmp_path: Path) -> None:
+def test_check_finds_what_no_checksum_can(tmp_path: Path) -> None:
     file = compiled(tmp_path, {"one": ["a.com", "b.com", "c.com"]})
     content = file.read_bytes()
-    key = content[24:56]
-    records = sorted((int.from_bytes(hash_of(name, key), "big"), 1) for name in ("a.com", "b.com", "c.com"))
+    records = sorted((int.from_bytes(hash_of(name, content[24:56]), "big"), 1) for name in ("a.com", "b.com", "c.com"))
     assert rewritten(content, records) == content
-    for change in (records[::-1], [*records[:2], records[1]], [(records[0][0], 1 << 4 | 1), *records[1:]]):
-        file.write_bytes(rewritten(content, change))
-        with ListFile.open(file) as lists, pytest.raises(ListError, match="damaged"):
+    wrong = {
+        "record 1 is out of order": rewritten(content, [records[1], records[0], records[2]]),
+        "record 2 is out of order": rewritten(content, [*records[:2], records[1]]),
+        "record 0 is out of order": rewritten(content, records, first=records[0][0] - 1),
+        "record 0 is of an unknown list": rewritten(content, [(records[0][0], 1 << 4 | 1), *records[1:]]),
+    }
+    for told, changed in wrong.items():
+        file.write_bytes(changed)
+        with ListFile.open(file) as lists, pytest.raises(ListError, match=told):
             lists.check()
 
 

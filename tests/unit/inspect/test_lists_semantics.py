@@ -9,9 +9,10 @@ import pytest
 
 from mamori.formats.problems import BadInputError
 from mamori.inspect.http_url import Url, parse_target
+from mamori.inspect.lists.entries import parse_entry
 from mamori.inspect.lists.listfile import ListFile
 from mamori.inspect.lists.matcher import EntryMatcher
-from mamori.inspect.lists.matching import EntryKind
+from mamori.inspect.lists.matching import Bounds, EntryKind, Mark, find_url, widened
 from mamori.inspect.names import domain_name, host_name
 from tests.support.lists import RULES, compiled
 
@@ -161,6 +162,49 @@ def test_all_lists_that_have_it_answer_once_with_their_most_specific_entry(tmp_p
     ]
     assert (names[1].list.category, names[1].list.kind.value) == ("games", "category")
     assert (names[0].list.label_ja, names[0].list.label_en) == ("表示 phishing", "Label phishing")
+
+
+KINDS = {
+    "example.com/bad/": ("example.com/bad/", EntryKind.FOLDER),
+    "example.com/bad/page?q": ("example.com/bad/page?q", EntryKind.PAGE_WITH_QUERY),
+    "example.com/bad/page": ("example.com/bad/page", EntryKind.PAGE),
+    "example.com/bad/other": ("example.com/bad/", EntryKind.FOLDER),
+    "example.com/other": ("example.com", EntryKind.NAME),
+    "[2001:DB8::1]:81/p": ("[2001:db8::1]:81/p", EntryKind.PAGE),
+}
+
+
+@pytest.mark.parametrize(("url", "told"), KINDS.items(), ids=KINDS)
+def test_a_hit_tells_the_entry_and_its_kind(tmp_path: Path, url: str, told: tuple[str, EntryKind]) -> None:
+    with ListFile.open(compiled(tmp_path, {"one": [entry for entry, _ in KINDS.values()]})) as lists:
+        assert [(hit.entry, hit.entry_kind) for hit in lists.lookup_url(url_of(url))] == [told]
+
+
+HOSTILE = {
+    "dots": Url("a." * 30_000 + "example.com", 80, "/", ""),
+    "only dots": Url("." * 60_000, 80, "/", ""),
+    "backslashes": Url("\\" * 60_000 + ".\\.example.com", 80, "/", ""),
+    "digits": Url("1" * 60_000, 80, "/", ""),
+    "colons": Url(":" * 60_000, 80, "/", ""),
+    "folders": Url("example.com", 80, "/a" * 30_000, "q"),
+    "slashes": Url("example.com", 80, "/" * 60_000, "q"),
+    "a query": Url("example.com", 80, "/", "q" * 60_000),
+}
+
+
+@pytest.mark.parametrize("url", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_url_asks_no_more_of_a_table_than_another(url: Url) -> None:
+    asked: list[str] = []
+
+    def table(text: str) -> tuple[int, ...]:
+        asked.append(text)
+        return (Mark.HOST_OF_URLS, Mark.HOST_OF_URLS_WITH_PORT) if text.endswith("example.com") else ()
+
+    bounds = widened(widened(Bounds(), parse_entry("a.b.example.com")), parse_entry("example.com/a/b/"))
+    assert bounds == Bounds(4, 3)
+    assert list(find_url(table, bounds, url)) == []
+    assert len(asked) <= 4 + 3 * 2 * 5
+    assert sum(map(len, asked)) < 20_000
 
 
 def test_the_owner_s_entries_take_users_of_a_suffix_along_unless_the_suffixes_are_given() -> None:
