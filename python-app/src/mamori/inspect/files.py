@@ -59,14 +59,15 @@ class Files:
         self._files[started.file] = carried
         return carried
 
-    def feed(self, data: FileData) -> CarriedFile | None:
-        """Its next bytes, which go to the scanner."""
+    def feed(self, data: FileData, keeps_ranges: bool) -> CarriedFile | None:
+        """Its next bytes, which go to the scanner. Ranges are kept only where they may have to be written over, and somebody
+        forgets them again."""
         carried = self._files.get(data.file)
         if carried is None:
             return None
         if carried.signature is None and carried.unseen is None and len(data.data):
             self._desk.out.append(FeedScan(carried.scan, data.data))
-        if data.end > data.start:
+        if keeps_ranges and data.end > data.start:
             if carried.ranges and carried.ranges[-1].end == data.start and carried.ranges[-1].coding is data.coding:
                 carried.ranges[-1] = Range(carried.ranges[-1].start, data.end, data.coding)
             else:

@@ -355,7 +355,7 @@ class Session:
         return self._desk.judge.policy.virus.mode is Mode.BLOCK
 
     def _on_file_data(self, data: FileData, direction: int) -> None:
-        carried = self._files.feed(data)
+        carried = self._files.feed(data, self.delivers_whole and self._blocks_viruses)
         if carried is None:
             return
         if carried.is_overwritten and data.end > data.start:
