@@ -24,7 +24,7 @@ SETUID = {
 }
 SETGID = {"usr/bin/chage", "usr/bin/expiry", "usr/bin/ssh-agent", "usr/sbin/unix_chkpwd"}
 
-OUR_USERS = {"mamori-inspect": 901}
+OUR_USERS = {"mamori-inspect": 901, "mamori-events": 902}
 
 SHELLS = {"root": "/bin/bash", "sync": "/bin/sync"}
 

@@ -15,7 +15,7 @@ from mamori.paths import Device
 SYSTEM = Path(__file__).parents[3] / "overlay/common/usr/lib"
 UNITS = SYSTEM / "systemd/system"
 
-NEEDED = {"mamori-inspect.service": 2.0, "mamori-ready.service": 3.0}
+NEEDED = {"mamori-events.service": 2.0, "mamori-inspect.service": 2.0, "mamori-ready.service": 3.0}
 """Highest exposure of each unit by `systemd-analyze security`, 0 to 10; `ready` is root, because /dev/kmsg is root's."""
 
 
@@ -82,6 +82,18 @@ def test_the_service_runs_as_a_user_with_a_fixed_number() -> None:
     users = re.findall(r"^u (\S+) (\d+) ", (SYSTEM / "sysusers.d/mamori.conf").read_text(), re.MULTILINE)
     assert value("mamori-inspect.service", "User") in [name for name, _ in users]
     assert all(900 <= int(number) < 950 for _, number in users)
+
+
+def test_the_events_writer_owns_the_folders_that_the_code_uses_and_inspectors_may_send() -> None:
+    unit = "mamori-events.service"
+    assert Device().events_socket.parent == Path("/run") / value(unit, "RuntimeDirectory")
+    assert str(Device().events_database.parent) == value(unit, "ReadWritePaths").removeprefix("-")
+    made = value(unit, "ExecStartPre").split()
+    assert (made[-1], made[made.index("-o") + 1]) == (str(Device().events_database.parent), value(unit, "User"))
+    users = re.findall(r"^u (\S+) (\d+) ", (SYSTEM / "sysusers.d/mamori.conf").read_text(), re.MULTILINE)
+    assert value(unit, "User") in [name for name, _ in users]
+    assert len({number for _, number in users}) == len(users)
+    assert value(unit, "Group") == value("mamori-inspect.service", "User"), "a system user's group has its name"
 
 
 def test_the_watchdog_is_patient_for_several_reports() -> None:

@@ -14,10 +14,11 @@ REPEAT_S = 60.0
 """The same event within a minute of its first is one row: an outbreak, or a browser that tries again and again, is one piece of
 news, and its number says how bad it is."""
 
-MAX_ROWS = 10_000
-"""Rows and sums of one batch: some 20 MB when every text is as long as it may be, for a disk that is full or not there."""
+MAX_ROWS = 5000
+"""Rows and sums of one batch, for a disk that is full or not there: a day of a busy office. 45 MB if somebody makes every text as
+long as it may be, of characters that Python keeps in four bytes; the unit's MemoryMax has room for that and MAX_RECENT."""
 
-MAX_RECENT = 4096
+MAX_RECENT = 2000
 """Rows that a repetition is looked for in. More than this in a minute is a flood of different events, each a row."""
 
 CLOCK_TOLERANCE_S = 86_400.0
