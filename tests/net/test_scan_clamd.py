@@ -21,12 +21,14 @@ from pathlib import Path
 
 import pytest
 
+from firmware.process import ToolError, run
 from mamori.inspect.scan.clamd import DATABASE_PROBE, stream_frame
 from mamori.inspect.scan.hashes import compile_hashes
 from mamori.inspect.scan.health import PROBE_EVERY_S, Condition
 from mamori.inspect.scan.scanner import Scanner, ScanSettings
 from mamori.inspect.scan.verdicts import Clean, Infected, Scanned, Unscanned, Why
 from tests.support.clamd import (
+    SHIPPED,
     Clamd,
     ask,
     await_verdicts,
@@ -414,3 +416,23 @@ def test_a_listed_file_is_found_without_clamd(tmp_path: Path) -> None:
         absent = Unscanned(Why.UNAVAILABLE, "no virus scanner on this box")
         assert scanner.take_results() == [Scanned(0, Infected("Mamori.Listed")), Scanned(1, absent), Scanned(2, absent)]
         assert scanner.health.condition is Condition.ABSENT
+
+
+def test_clamd_comes_up_with_bad_signatures_too_with_those_of_the_image(tmp_path: Path) -> None:
+    for folder in ("data/feeds/bad", "usr/lib", "run/mamori/clamd"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "usr/lib/mamori").symlink_to(SHIPPED.parent)
+    (tmp_path / "data/feeds/bad/daily.ndb").write_text("this is no signature\n")
+    (tmp_path / "data/feeds/clamav").symlink_to("bad")
+    clamd = prepare_clamd(tmp_path, DatabaseDirectory=str(tmp_path / "run/mamori/clamd/database"))
+    script = SHIPPED.parent / "clamd-database"
+    environment = {"MAMORI_ROOT": str(tmp_path), "SERVICE_RESULT": "exit-code"}
+    run([script, "choose"], explain="choose", env=environment)
+    with pytest.raises(ToolError), started_clamd(clamd):
+        pass
+    for verb in ("failed", "choose"):
+        run([script, verb], explain=verb, env=environment)
+    with started_clamd(clamd), contextlib.closing(open_scanner(ScanSettings(clamd.socket))) as scanner:
+        verdict = scan(scanner, EICAR)
+        assert verdict == VIRUS
+        assert scanner.health.database == "Mamori.Database.Fallback"

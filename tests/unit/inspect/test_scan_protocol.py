@@ -11,6 +11,7 @@ from mamori.inspect.scan.clamd import (
     MAX_SIGNATURE_CHARACTERS,
     Framing,
     Version,
+    is_of_any_length,
     parse_answer,
     parse_version,
     stream_frame,
@@ -63,6 +64,12 @@ def test_an_answer_is_a_verdict(answer: bytes, verdict: Verdict) -> None:
 def test_no_part_of_an_answer_is_clean() -> None:
     for answer in (b"stream: OK\0", b"stream: OKish.Virus FOUND\0", b"stream: Heuristics.Encrypted.Zip FOUND\0"):
         assert all(parse_answer(answer[:length]) != Clean() for length in range(len(answer)))
+
+
+def test_what_is_found_in_a_beginning_counts_unless_it_is_a_guess() -> None:
+    assert is_of_any_length(Infected("Win.Test.EICAR_HDB-1"))
+    for verdict in (Infected("Heuristics.Broken.Executable"), Clean(), Unscanned(Why.ENCRYPTED)):
+        assert not is_of_any_length(verdict)
 
 
 def test_a_signature_is_of_bounded_length() -> None:

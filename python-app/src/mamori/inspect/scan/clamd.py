@@ -106,6 +106,11 @@ def _found(name: str) -> Verdict:
     return Infected(name.removesuffix(_UNOFFICIAL) or "unnamed")
 
 
+def is_of_any_length(verdict: Verdict) -> bool:
+    """Whether what was found in the beginning of a file is there in the whole, too. A heuristic may mean that it is cut short."""
+    return isinstance(verdict, Infected) and not verdict.signature.startswith("Heuristics.")
+
+
 def _line(text: str) -> str:
     """One line of bounded length, whatever came."""
     return "".join(character if character.isprintable() else "?" for character in text[:MAX_SIGNATURE_CHARACTERS])

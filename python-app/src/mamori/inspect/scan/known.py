@@ -7,7 +7,7 @@ from collections import OrderedDict
 from mamori.inspect.scan.verdicts import Clean, Infected
 
 MAX_KNOWN = 16_384
-"""Files of one process: 2.8 MB (a test measures). A day of an office's web pages and mails has fewer that come twice."""
+"""Files of one process: 4.1 MB (a test measures). A day of an office's web pages and mails has fewer that come twice."""
 
 
 class KnownFiles:

@@ -27,6 +27,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+from mamori.inspect.scan.clamd import is_of_any_length
 from mamori.inspect.scan.clamd_link import ClamdLink
 from mamori.inspect.scan.files import FileScan, checkpoints
 from mamori.inspect.scan.hashes import HashSource
@@ -289,13 +290,13 @@ class Scanner:
         scan, verdict = session.file, session.verdict()
         is_early = not session.framing.is_done
         self._close(session)
+        if session.end is not None and not is_of_any_length(verdict):
+            return  # a beginning by itself is no file: only what is found in it counts
         if isinstance(verdict, Infected):
             if scan.finished_at is None:
                 self._settle(scan, verdict)
             else:
                 self._settle_answered(scan, verdict)
-        elif session.end is not None:
-            return  # a beginning by itself is no file: only what is found in it counts
         elif is_early or (isinstance(verdict, Unscanned) and verdict.why is Why.FAILED):
             self._stop(scan, verdict if isinstance(verdict, Unscanned) else Unscanned(Why.FAILED, "an answer before the end"))
             self._clamd.suspect(now)
