@@ -23,6 +23,8 @@ def lines(data: bytes = DATA, backtick: bool = True) -> bytes:
 
 
 END = b"`\r\nend\r\n"
+# `f` is 6 bytes by its low bits, of the eight characters behind it.
+RAGGED = binascii.a2b_uu(bytes([ord("f") - 64]) + bytes(32 + (byte - 32 & 63) for byte in b"ilename*"))
 FOUND = {
     "by the book": (b"hello\r\nbegin 644 a.exe\r\n" + lines() + END + b"bye\r\n", [("a.exe", DATA, True)]),
     "with blanks for zeros": (b"begin 644 a.exe\r\n" + lines(backtick=False) + b" \r\nend\r\n", [("a.exe", DATA, True)]),
@@ -56,6 +58,10 @@ FOUND = {
     "lines above the alphabet": (
         b"begin 644 a\r\n" + b"#" + b"\xc1\xc1\xc1\xc1\r\n" + END,
         [("a", binascii.a2b_uu(b"#AAAA"), True)],
+    ),
+    "more than its length": (
+        b"begin 644 a\r\n!8TXYZ\r\nfilename*0*=utf-8''%41\r\n" + END,
+        [("a", binascii.a2b_uu(b"!8T") + RAGGED, True)],
     ),
     "a sentence": (b"begin the day\r\nwith a song\r\n", []),
     "a sentence in capitals": (b"begin the day\r\nWITH A SONG\r\n", []),

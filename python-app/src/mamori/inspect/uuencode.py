@@ -224,5 +224,5 @@ def _line_bytes(line: bytes) -> bytes:
     try:
         return a2b_uu(line)
     except Error:
-        needed = ((line[0] - 32 & 63) + 2) // 3 * 4
+        needed = ((line[0] - 32 & 63) * 4 + 2) // 3  # binascii also refuses characters that are there and not needed
         return a2b_uu(line[: needed + 1].translate(_SIX_BITS))
