@@ -58,6 +58,11 @@ class Device:
         return self.root / "data/feeds/hashes/hashes.mhf"
 
     @property
+    def address_feeds(self) -> Path:
+        """A folder of *.txt: known-bad networks, one on a line."""
+        return self.root / "data/feeds/addresses"
+
+    @property
     def clamd_socket(self) -> Path:
         return self.root / "run/mamori/clamd/socket"
 

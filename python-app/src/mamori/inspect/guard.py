@@ -18,10 +18,12 @@ from mamori.events.record import Action, Event, Function, Heading
 from mamori.events.sender import EventSender
 from mamori.formats.problems import MamoriError
 from mamori.inspect import crew as crews
-from mamori.inspect.nfqueue.rules import Family, QueueRules, render_queue_rules
+from mamori.inspect.netfilter import Netfilter, load_queue_rules
+from mamori.inspect.nfqueue.rules import QueueRules
+from mamori.inspect.policy import Policy
 from mamori.inspect.sources import read_policy
 from mamori.paths import Device
-from mamori.process import Child, run_tool
+from mamori.process import Child
 
 MAX_WORKERS = 4
 """More cores than that are for the signature engine and the scanner; a 700 Mbit/s line is one worker's work."""
@@ -51,6 +53,9 @@ class Guard:
         self._children: dict[int, Child] = {}
         self._reports: dict[int, dict[str, Any]] = {}
         self._tick_at = 0.0
+        self._netfilter = Netfilter(device.address_feeds, self._events.send, log)
+        self._policy = Policy()
+        self._is_open = False
         self._policy_seen: tuple[int, ...] | None = None
         self._policy_problem = ""
 
@@ -64,11 +69,12 @@ class Guard:
         self._check_policy()
         self._crew = crews.start_crew(self._rules.workers, now)
         if not self._rules.fail_open:
-            self._load_rules()
+            load_queue_rules(self._rules)
         while len(self._reports) < self._rules.workers and time.monotonic() < now + UP_WITHIN_S:
             self.tick(time.monotonic())
             time.sleep(0.02)
-        self._load_rules()
+        load_queue_rules(self._rules)
+        self._is_open = True
 
     def tick(self, now: float) -> None:
         """Look at the workers and at the policy; do what is due."""
@@ -92,6 +98,9 @@ class Guard:
                     if number in self._children:
                         self._children[number].kill()
         self._check_policy()
+        if self._is_open:
+            self._netfilter.apply(self._policy)
+            self._netfilter.tick(now)
         self._events.flush(now)
 
     def next_deadline(self) -> float:
@@ -130,12 +139,6 @@ class Guard:
             self._reports[number] = report
             self._crew = crews.hear(self._crew, number, at)
 
-    def _load_rules(self) -> None:
-        for family in Family:
-            run_tool(
-                family.command, input=render_queue_rules(self._rules, family).encode(), explain=f"load the rules of {family.name}"
-            )
-
     def _check_policy(self) -> None:
         """Keep a copy of each policy that is sound, for a start after one that is not."""
         seen = _identity(self._device.policy)
@@ -143,7 +146,7 @@ class Guard:
             return
         self._policy_seen = seen
         try:
-            read_policy(self._device.policy)
+            self._policy = read_policy(self._device.policy)
         except MamoriError as error:
             self._policy_problem = str(error)
             self._tell("policy-refused", f"the policy is refused, the old one stays in force: {error}")

@@ -36,7 +36,7 @@ from mamori.inspect.scan.verdicts import Clean, Infected
 from mamori.inspect.sources import JudgeSource
 from mamori.paths import Device
 
-RELOAD_EVERY_S = 2.0
+RELOAD_EVERY_S = 1.0
 """How often policy and lists are looked at: a change that a person makes is in force before the next click."""
 
 REPORT_EVERY_S = 2.0
@@ -172,6 +172,7 @@ class _Worker:
             judge = self._source.reload()
             if judge is not None:
                 self.engine.set_judge(judge)
+                self._report(now)
 
     def _carry_out(self, now: float) -> None:
         """Do what the engine wants, and what follows from the scanner's answers, until there is nothing more."""

@@ -1,0 +1,145 @@
+"""The rules in the kernel, kept as policy and feeds want them, and what their counters tell.
+
+Everything is loaded whole or not at all (nfqueue/rules.py, nfqueue/limits.py) and changed in place. What cannot be loaded leaves
+what was there, and is told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+
+from mamori.events.record import Action, Event, Function, Heading
+from mamori.formats.problems import MamoriError
+from mamori.inspect.errors import ParseError
+from mamori.inspect.nfqueue.limits import COUNTERS, NOTES, TABLE, parse_counters, parse_noted, render_limits
+from mamori.inspect.nfqueue.rules import SETS_TABLE, Family, QueueRules, render_known_bad, render_queue_rules
+from mamori.inspect.policy import Mode, Policy
+from mamori.process import run_tool
+
+COUNTERS_EVERY_S = 60.0
+"""A flood is one piece of news in a minute, with its packets counted."""
+
+MAX_FEED_BYTES = 16 << 20
+"""A feed of half a million networks; nft takes a minute for more, and a box of 2 GiB has other use for the memory."""
+
+MAX_NAMED = 10
+"""Sources that one event names."""
+
+_FLOODS = {"syn_flood": "flooding", "udp_flood": "flooding", "icmp_flood": "flooding", "port_scan": "scanning", "sweep": "scanning"}
+
+Network = IPv4Network | IPv6Network
+
+
+def parse_networks(text: str) -> tuple[list[Network], int]:
+    """A feed of bad networks: one address or network on a line, `#` and `;` begin a comment; and how many lines are none."""
+    networks, bad = [], 0
+    for line in text.splitlines():
+        word = line.partition("#")[0].partition(";")[0].strip()
+        if word:
+            try:
+                networks.append(ip_network(word, strict=False))
+            except ValueError:
+                bad += 1
+    return networks, bad
+
+
+def load_queue_rules(rules: QueueRules) -> None:
+    """Both families; MamoriError with nft's words."""
+    for family in Family:
+        run_tool(family.command, input=render_queue_rules(rules, family).encode(), explain=f"load the rules of {family.name}")
+
+
+class Netfilter:
+    """What depends on policy and feeds, and the counters. `tell` takes events, `log` a syslog level and a line."""
+
+    def __init__(self, feeds: Path, tell: Callable[[Event], None], log: Callable[[int, str], None]) -> None:
+        self._feeds = feeds
+        self._tell = tell
+        self._log = log
+        self._seen: object = None
+        self._counters: dict[str, int] = {}
+        self._counters_at = 0.0
+        self._logs_only = False
+
+    def apply(self, policy: Policy) -> None:
+        """Load what has changed; cheap when nothing has."""
+        feeds = _read_feeds(self._feeds) if policy.addresses.mode is Mode.BLOCK else ()
+        wanted = (policy.ips.floods, policy.addresses.mode, policy.block.addresses, policy.allow.addresses, feeds)
+        if wanted == self._seen:
+            return
+        self._seen = wanted
+        self._logs_only = policy.ips.floods is Mode.LOG
+        bad = list(map(ip_network, policy.block.addresses))
+        for path, _, _ in feeds:
+            try:
+                networks, wrong = parse_networks(path.read_bytes()[:MAX_FEED_BYTES].decode(errors="replace"))
+            except OSError as error:
+                self._log(4, f"{path}: cannot be read: {error.strerror}")
+                continue
+            if wrong:
+                self._log(4, f"{path}: {wrong} lines are no networks")
+            bad += networks
+        self._load("known-bad addresses", render_known_bad(bad, map(ip_network, policy.allow.addresses)))
+        self._load("limits on floods and scans", render_limits(policy.ips.floods))
+
+    def tick(self, now: float) -> None:
+        """Tell what the counters say, once a minute."""
+        if now < self._counters_at:
+            return
+        self._counters_at = now + COUNTERS_EVERY_S
+        for table, names in ((TABLE, COUNTERS), (SETS_TABLE, ("from_bad", "to_bad"))):
+            try:
+                text = run_tool(("nft", "-j", "list", "counters", "table", "inet", table), explain="read the counters").decode()
+                counters = parse_counters(text)
+            except (MamoriError, ParseError) as error:
+                self._log(4, str(error))
+                continue
+            for name in names:
+                packets = counters[name].packets if name in counters else 0
+                # A table that was loaded anew counts from 0 again.
+                grown = packets - self._counters.get(name, 0) if packets >= self._counters.get(name, 0) else packets
+                self._counters[name] = packets
+                if grown:
+                    self._tell_drops(name, grown)
+
+    def _tell_drops(self, name: str, packets: int) -> None:
+        function = Function.ADDRESS if name.endswith("_bad") else Function.IPS
+        sources = self._sources(_FLOODS[name]) if name in _FLOODS else ""
+        what = name.replace("_", " ")
+        text = f"{what}: {packets} packets"
+        action = Action.LOGGED if self._logs_only and name in _FLOODS else Action.BLOCKED
+        self._tell(
+            Event(time.time(), function, action, Heading.NONE, "", "", "", 0, "", text, what, name.replace("_", "-"), sources)
+        )
+
+    def _sources(self, kind: str) -> str:
+        found: list[str] = []
+        for name in NOTES:
+            if name.startswith(kind):
+                try:
+                    text = run_tool(("nft", "-j", "list", "set", "inet", TABLE, name), explain="read the sources").decode()
+                    found += [str(noted.source) for noted in parse_noted(text)]
+                except (MamoriError, ParseError) as error:
+                    self._log(4, str(error))
+        more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
+        return f"from {', '.join(found[:MAX_NAMED])}{more}" if found else ""
+
+    def _load(self, what: str, text: str) -> None:
+        try:
+            run_tool(("nft", "-f", "-"), input=text.encode(), explain=f"load the {what}")
+        except MamoriError as error:
+            self._seen = None
+            self._log(4, str(error))
+
+
+def _read_feeds(folder: Path) -> tuple[tuple[Path, int, int], ...]:
+    """The feeds that are there, with size and time, so that a change shows."""
+    return tuple(sorted((path, *_stat(path)) for path in folder.glob("*.txt") if path.is_file()))
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
