@@ -27,11 +27,11 @@ MAX_ASKED_SIZES = 200
 """Pieces of mails that were asked for and have not come."""
 
 LITERAL = re.compile(rb"~?\{(\d{1,18})([+-]?)\}\r?\n\Z")
-_COMMAND = re.compile(rb"[ \t]*([!-~]+)[ \t]+(?:UID[ \t]+)?([A-Za-z]+)[ \t]*(\S*)", re.IGNORECASE)
-_UPLOAD = re.compile(rb"[ \t]*[!-~]+[ \t]+(?:UID[ \t]+)?(?:APPEND|REPLACE[ \t]+\S+)[ \t]+(?=(.?))", re.IGNORECASE | re.DOTALL)
+_COMMAND = re.compile(rb"[ \t]*([!-~]++)[ \t]++(?:UID[ \t]++)?([A-Za-z]++)[ \t]*+(\S*+)", re.IGNORECASE)
+_UPLOAD = re.compile(rb"[ \t]*[!-~]++[ \t]++(?:UID[ \t]++)?(?:APPEND|REPLACE[ \t]++\S++)[ \t]++(?=(.?))", re.IGNORECASE | re.DOTALL)
 _PIECE = re.compile(rb"<(\d{1,18})\.(\d{1,18})>")
 _CHANGES_MAILBOX = frozenset({b"SELECT", b"EXAMINE", b"CLOSE", b"UNSELECT"})
-_ANSWER = re.compile(rb"(\+)|([!-~]+)[ \t]+(OK|NO|BAD)\b", re.IGNORECASE)
+_ANSWER = re.compile(rb"(\+)|([!-~]++)[ \t]++(OK|NO|BAD)\b", re.IGNORECASE)
 
 
 class Question(Enum):

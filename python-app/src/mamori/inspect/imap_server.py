@@ -25,7 +25,7 @@ MAX_SIZES = 1000
 """Mails whose size has been told, and pieces that were asked for."""
 
 _FETCH = re.compile(rb"\*[ \t]+(\d{1,10})[ \t]+(?:UID)?FETCH[ \t]+\(", re.IGNORECASE)
-_STATUS = re.compile(rb"(?:\+|[!-~]+[ \t]+(?:OK|NO|BAD|BYE|PREAUTH)\b)", re.IGNORECASE)
+_STATUS = re.compile(rb"(?:\+|[!-~]++[ \t]++(?:OK|NO|BAD|BYE|PREAUTH)\b)", re.IGNORECASE)
 _GREETING = re.compile(rb"\*[ \t]+(?:OK|PREAUTH|BYE)\b", re.IGNORECASE)
 _RENUMBERS = re.compile(rb"\*[ \t]+(?:\d+[ \t]+EXPUNGE|VANISHED)\b", re.IGNORECASE)
 _SECTION = rb"(?:(BODY|BINARY)\[(%s)\]|(RFC822(?:\.TEXT|\.HEADER)?))(?:<(\d{1,18})>)?"
@@ -98,6 +98,11 @@ class ResponseReader:
 
     def _add_text(self, text: bytes) -> None:
         self._has_structure = self._has_structure or STRUCTURE.search(text) is not None
+        size = _SIZE.search(text) if self._mail else None
+        if size:
+            self._sizes[self._mail] = int(size[1])
+            if len(self._sizes) > MAX_SIZES:
+                self._sizes.popitem(last=False)
         self._text += text
         if len(self._text) > 2 * MAX_RESPONSE_BYTES:
             del self._text[MAX_RESPONSE_BYTES // 2 : -MAX_RESPONSE_BYTES // 2]
@@ -119,11 +124,6 @@ class ResponseReader:
             for path, block in find_structure(bytes(self._text)).items():
                 self._has_structure = False
                 self.sections.known.put(self._mail, path, block)
-        size = _SIZE.search(self._text, max(0, len(self._text) - _MAX_NAME_BYTES))
-        if size:
-            self._sizes[self._mail] = int(size[1])
-            if len(self._sizes) > MAX_SIZES:
-                self._sizes.popitem(last=False)
 
     # ---- content
 
