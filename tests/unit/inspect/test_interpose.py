@@ -182,6 +182,11 @@ def test_bytes_from_before_the_decision_go_first_in_both_directions() -> None:
     assert talk.server(0, 0) == ("FPA", 2 * PART, 1, PAGE[2 * PART :])
 
 
+def test_earlier_bytes_that_come_again_do_not_tell_the_server_of_the_answer() -> None:
+    talk = Talk(Interposer(Answer(PAGE, 536), (Side(C, C - 10 & 0xFFFFFFFF), Side(S, S))))
+    assert talk.client(-10, PART, b"0123456789") == ("A", -10, 0, b"0123456789")
+
+
 def test_a_super_packet_becomes_a_probe_of_zeros_that_ends_at_what_is_acknowledged() -> None:
     talk = answering()
     assert talk.client(0, 0, b"r" * 4000, info=SUPER) == ("A", -4000, 0, bytes(4000))
