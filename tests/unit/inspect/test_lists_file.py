@@ -349,27 +349,34 @@ def test_the_commands_compile_look_up_and_check(tmp_path: Path) -> None:
     said: list[str] = []
     parser = argparse.ArgumentParser()
     commands.add_commands(parser.add_subparsers(), said.append)
-    source = make_source(tmp_path / "s", {"phishing": ["example.com/bad/", "co.jp", *names(200), "no entry"], "category-games": []})
+    source = make_source(
+        tmp_path / "s", {"phishing": ["example.com/bad/", "co.jp", "a.com:81", *names(200), "no entry"], "category-games": []}
+    )
     out = str(tmp_path / "out")
     for arguments in (
         ["compile", out, "--source", str(source)],
         ["check", out],
         ["lookup", out, "http://www.example.com/bad/x", "日本語.jp"],
-        ["lookup", "--json", out, "www.example.com:8080/bad/x", "co.jp"],
+        ["lookup", "--json", out, "www.example.com:8080/bad/x", "co.jp", "a.com:81", "a.com:82"],
     ):
         options = parser.parse_args(["lists", *arguments])
         options.run(options)
     compiling, checking, text, rows = said
-    assert "202 entries" in compiling
+    assert "203 entries" in compiling
     assert "1 bad lines skipped" in compiling
-    assert "line 203: expected a name or a URL, got white space" in compiling
+    assert "line 204: expected a name or a URL, got white space" in compiling
     assert "match only exactly: co.jp\n" in compiling
-    assert "sound, 203 records" in checking
+    assert "sound, 205 records" in checking
     assert "category-games: category games" in checking
     assert text == (
         "http://www.example.com/bad/x: phishing (Label phishing), by example.com/bad/: everything below a folder\n"
         "日本語.jp: on no list\n"
     )
-    assert [[hit["entry"] for hit in row["hits"]] for row in json.loads(rows)] == [["example.com/bad/"], ["co.jp"]]
+    assert [[hit["entry"] for hit in row["hits"]] for row in json.loads(rows)] == [
+        ["example.com/bad/"],
+        ["co.jp"],
+        ["a.com:81/"],
+        [],
+    ]
     with pytest.raises(BadInputError, match=r"\*\.com"):
         commands.run_lookup(argparse.Namespace(file=Path(out), sites=["a.com", "*.com"], json=False))
