@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from mamori.events.record import Action, Function
-from mamori.inspect.commands import Accept, Drop
+from mamori.inspect.commands import Accept, Drop, Replace
+from mamori.inspect.craft import CraftError, refuse_dns
 from mamori.inspect.desk import Desk, Parties
-from mamori.inspect.dns import DnsError, parse_message
+from mamori.inspect.dns import DnsError, Message, parse_message
 from mamori.inspect.flow import ORIGINATOR, Flow
 from mamori.inspect.hold import Queued
 from mamori.inspect.judge import NOTHING, Judgement
 from mamori.inspect.packet import Packet
+from mamori.inspect.policy import Mode
 from mamori.inspect.quic import QuicError, QuicReader, looks_like_quic
 from mamori.inspect.tls import ClientHelloReceived
 
@@ -51,7 +53,10 @@ class DatagramFlow:
         """One datagram, and the verdict on it."""
         if not self._is_blocked:
             if self._protocol == "dns":
-                self._read_dns(packet)
+                refusal = self._read_dns(queued, packet)
+                if refusal is not None and len(queued.tokens) == 1:
+                    self._desk.out.append(Replace(queued.tokens[0], refusal))
+                    return
             elif direction == ORIGINATOR:
                 self._read_client(bytes(packet.payload))
             elif not self._application_sought and self._seen:
@@ -63,16 +68,31 @@ class DatagramFlow:
             decided = self._flow.verdict is not None
             out.extend(Accept(token, decided, not decided) for token in queued.tokens)
 
-    def _read_dns(self, packet: Packet) -> None:
+    def _read_dns(self, queued: Queued, packet: Packet) -> bytes | None:
+        """A question is told; the packet that answers one for a blocked name is given as the refusal that takes its place."""
         try:
             message = parse_message(bytes(packet.payload))
         except DnsError:
-            return
+            return None
+        mode = self._desk.judge.policy.dangerous_sites.dns
+        if mode is Mode.OFF:
+            return None
         if message.is_response:
-            return
+            return self._refuse(queued, packet, message) if mode is Mode.BLOCK else None
         for question in message.questions:
             self._desk.tally(self.parties, Function.DANGEROUS_SITE, "question")
             self._note(question.name, self._desk.judge.judge_name(question.name))
+        return None
+
+    def _refuse(self, queued: Queued, packet: Packet, message: Message) -> bytes | None:
+        for question in message.questions:
+            blocking = self._desk.judge.judge_name(question.name).blocking
+            if blocking is not None and blocking.function is Function.DANGEROUS_SITE and not self._is_exempt:
+                try:
+                    return refuse_dns(queued.data, packet, queued.info)
+                except CraftError:
+                    return None
+        return None
 
     def _read_client(self, payload: bytes) -> None:
         self._seen += 1
@@ -124,24 +144,31 @@ class DatagramFlow:
         return f"{self.parties.peer}:{self.parties.peer_port}"
 
     def _note(self, subject: str, judgement: Judgement) -> bool:
-        """Tell what it means, once; whether the flow is blocked for it. A question to DNS never is: the access that follows is,
-        with a page that says why."""
+        """Tell what it means, once; whether the flow is blocked for it. A question to DNS passes: its answer is refused if the
+        policy says so, else the access that follows is, with a page that says why."""
         if not judgement.matches or subject in self._judged:
             return self._is_blocked
         self._judged.add(subject)
-        judge = self._desk.judge
-        exempt = judge.has_allowed_addresses and (
-            judge.allows_address(self._flow.originator[0]) or judge.allows_address(self._flow.responder[0])
-        )
-        blocking = None if exempt or self._protocol == "dns" else judgement.blocking
+        exempt = self._is_exempt
+        refused = self._protocol == "dns" and self._desk.judge.policy.dangerous_sites.dns is Mode.BLOCK
+        blocking = None if exempt or (self._protocol == "dns" and not refused) else judgement.blocking
+        if refused and blocking is not None and blocking.function is not Function.DANGEROUS_SITE:
+            blocking = None
         for match in judgement.matches if blocking is None else (blocking,):
             action = Action.BLOCKED if blocking else Action.ALLOWED if judgement.is_allowed or exempt else Action.LOGGED
             self._desk.tell(
                 self.parties, match.function, action, self._protocol, subject, list_name=match.list_name, category=match.category
             )
             self._desk.tally(self.parties, match.function, "flow", match.category, 1, int(blocking is not None))
-        self._is_blocked = blocking is not None
+        self._is_blocked = blocking is not None and self._protocol != "dns"
         return self._is_blocked
+
+    @property
+    def _is_exempt(self) -> bool:
+        judge = self._desk.judge
+        return judge.has_allowed_addresses and (
+            judge.allows_address(self._flow.originator[0]) or judge.allows_address(self._flow.responder[0])
+        )
 
     def close(self) -> None:
         """Nothing waits here."""

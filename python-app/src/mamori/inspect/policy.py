@@ -75,7 +75,11 @@ class Virus:
 
 @dataclass(frozen=True)
 class DangerousSites:
+    """`dns`: what happens to a question for such a name. `block` answers that there is no such name, which is quicker and says
+    less: the browser shows an error of its own instead of the page that says why. It takes `mode = "block"`."""
+
     mode: Mode = Mode.BLOCK
+    dns: Mode = Mode.LOG
 
 
 @dataclass(frozen=True)
