@@ -19,6 +19,7 @@ from mamori.inspect.nfqueue.limits import (
     SYN_DESTINATION,
     SYN_SOURCE,
     TABLE,
+    UDP_DESTINATION,
     UDP_SOURCE,
     Noted,
     parse_counters,
@@ -139,6 +140,14 @@ def test_a_flood_of_datagrams_that_nobody_answers_is_cut_and_an_answered_one_is_
             server.sendto(number.to_bytes(4, "big"), peer)
             assert client.recv(10) == number.to_bytes(4, "big")
     assert counted(limited) == {"udp_flood": sent - arrived(limited)}
+
+
+def test_datagrams_from_forged_sources_are_cut_to_the_targets_limit(limited: Lab) -> None:
+    sources = (f"172.16.{number // 256}.{number % 256}" for number in range(40_000))
+    sent = send(limited, (packet(udp(b"x", ports=(5, 9)), UDP, source) for source in sources))
+    got = arrived(limited)
+    assert UDP_DESTINATION.burst <= got < UDP_DESTINATION.burst + 1.5 * UDP_DESTINATION.rate
+    assert counted(limited) == {"udp_flood": sent - got}
 
 
 def test_a_flood_of_pings_is_cut(limited: Lab) -> None:
