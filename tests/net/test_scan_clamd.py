@@ -8,9 +8,7 @@ import gzip
 import hashlib
 import io
 import lzma
-import os
 import random
-import signal
 import struct
 import tarfile
 import time
@@ -34,6 +32,7 @@ from tests.support.clamd import (
     await_verdicts,
     drive,
     feed,
+    hung,
     open_scanner,
     prepare_clamd,
     scan,
@@ -250,6 +249,9 @@ def test_a_known_file_is_not_scanned_again_until_the_database_changes(tmp_path: 
         scanner.finish(9, time.monotonic())
         assert [scanned.verdict for scanned in scanner.take_results()] == [Clean()], "at once"
 
+        scanner.begin(10)
+        feed(scanner, 10, bytes(200_000))
+
         (clamd.folder / "database/new.ndb").write_text(f"Mamori.Test.New:0:0:{file.hex()}\n")
         clamd.write_database("Mamori.Database.2")
         assert b"RELOADING" in ask(clamd.socket, b"zRELOAD\0")
@@ -257,6 +259,10 @@ def test_a_known_file_is_not_scanned_again_until_the_database_changes(tmp_path: 
         check_until("clamd has the new database", lambda: b"Database.2" in ask(clamd.socket, probe), within_s=20)
         drive(scanner, lambda: scanner.health.database == "Mamori.Database.2", ahead_s=PROBE_EVERY_S + 1)
         assert scanner.usage().known_files == 0
+        scanner.finish(10, time.monotonic())
+        (verdict,) = await_verdicts(scanner).values()
+        assert verdict == Clean()
+        assert scanner.usage().known_files == 0, "who knows which database that was"
         verdict = scan(scanner, file)
         assert verdict == Infected("Mamori.Test.New")
 
@@ -304,8 +310,7 @@ def test_a_clamd_that_hangs_is_found_out_soon_and_used_again_when_it_goes_on(tmp
     clamd = prepare_clamd(tmp_path)
     with started_clamd(clamd) as running, contextlib.closing(open_scanner(ScanSettings(clamd.socket))) as scanner:
         started = time.monotonic()
-        os.kill(running.pid, signal.SIGSTOP)
-        try:
+        with hung(running):
             verdict = scan(scanner, b"hello")
             waited_s = time.monotonic() - started
             scanner.begin(2)
@@ -314,8 +319,6 @@ def test_a_clamd_that_hangs_is_found_out_soon_and_used_again_when_it_goes_on(tmp
             scanner.feed(3, b"x", time.monotonic())
             scanner.finish(3, time.monotonic())
             at_once = scanner.take_results()
-        finally:
-            os.kill(running.pid, signal.SIGCONT)
         drive(scanner, lambda: scanner.health.condition is Condition.UP)
         after = scan(scanner, EICAR)
     unavailable = Unscanned(Why.UNAVAILABLE, "clamd does not answer")
@@ -327,40 +330,50 @@ def test_a_clamd_that_hangs_is_found_out_soon_and_used_again_when_it_goes_on(tmp
 
 def test_a_clamd_that_does_not_accept_any_more_is_told_at_once(tmp_path: Path) -> None:
     clamd = prepare_clamd(tmp_path, MaxConnectionQueueLength="3")
-    with started_clamd(clamd) as running, contextlib.closing(open_scanner(ScanSettings(clamd.socket))) as scanner:
-        os.kill(running.pid, signal.SIGSTOP)
-        try:
-            now = time.monotonic()
-            for file in range(1, 10):
-                scanner.begin(file)
-                scanner.feed(file, b"hello", now)
-                scanner.finish(file, now)
-            results = scanner.take_results()
-        finally:
-            os.kill(running.pid, signal.SIGCONT)
+    with started_clamd(clamd) as running, contextlib.closing(open_scanner(ScanSettings(clamd.socket))) as scanner, hung(running):
+        now = time.monotonic()
+        for file in range(1, 10):
+            scanner.begin(file)
+            scanner.feed(file, b"hello", now)
+            scanner.finish(file, now)
+        results = scanner.take_results()
     refused = Unscanned(Why.UNAVAILABLE, "clamd does not accept connections")
     assert sorted(results, key=lambda scanned: scanned.file) == [Scanned(file, refused) for file in range(1, 10)]
 
 
 def test_a_clamd_that_takes_nothing_costs_bounded_memory(tmp_path: Path) -> None:
     clamd = prepare_clamd(tmp_path)
-    with started_clamd(clamd) as running, contextlib.closing(open_scanner(ScanSettings(clamd.socket))) as scanner:
-        os.kill(running.pid, signal.SIGSTOP)
-        try:
-            now, most = time.monotonic(), 0
-            for file in range(10):
-                scanner.begin(file)
-                for _ in range(200):
-                    scanner.feed(file, bytes(65_000), now)
-                    most = max(most, scanner.usage().held_bytes)
-                scanner.finish(file, now)
-            results = scanner.take_results()
-        finally:
-            os.kill(running.pid, signal.SIGCONT)
+    with started_clamd(clamd) as running, contextlib.closing(open_scanner(ScanSettings(clamd.socket))) as scanner, hung(running):
+        now, most = time.monotonic(), 0
+        for file in range(10):
+            scanner.begin(file)
+            for _ in range(200):
+                scanner.feed(file, bytes(65_000), now)
+                most = max(most, scanner.usage().held_bytes)
+            scanner.finish(file, now)
+        results = scanner.take_results()
     assert {scanned.verdict for scanned in results} == {Unscanned(Why.OVERLOADED, "clamd takes files too slowly")}
     assert len(results) == 10
     assert most < 9 * 1024 * 1024
     assert scanner.usage().held_bytes == 0
+
+
+def test_a_clamd_that_is_behind_gets_no_beginnings_before_the_file_is_given_up(tmp_path: Path) -> None:
+    clamd = prepare_clamd(tmp_path)
+    with started_clamd(clamd) as running, contextlib.closing(open_scanner(ScanSettings(clamd.socket))) as scanner:
+        with hung(running):
+            now = time.monotonic()
+            scanner.begin(1)
+            scanner.feed(1, MARKER + bytes(1_000_000), now)
+            before = scanner.usage().open_sessions
+            for _ in range(5):
+                scanner.feed(1, bytes(1_000_000), now)
+            after = scanner.usage().open_sessions
+        assert (before, after) == (4, 1)
+        assert scanner.backlog_bytes(1) > 5_000_000
+        scanner.finish(1, time.monotonic())
+        assert await_verdicts(scanner) == {1: MARKED}
+        assert scanner.backlog_bytes(1) == 0
 
 
 def test_more_files_than_sessions_wait_their_turn(clamd: Clamd) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +65,23 @@ def started_clamd(clamd: Clamd) -> Iterator[Running]:
         yield running
 
 
+@contextlib.contextmanager
+def hung(running: Running) -> Iterator[None]:
+    """clamd does nothing for as long as the `with` block."""
+    os.kill(running.pid, signal.SIGSTOP)
+    try:
+        check_until("all of clamd has stopped", lambda: set(_states(running.pid)) == {"T"}, within_s=5)
+        yield
+    finally:
+        os.kill(running.pid, signal.SIGCONT)
+
+
+def _states(pid: int) -> Iterator[str]:
+    """Of each thread, as in proc_pid_stat(5)."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        yield stat.read_text().rpartition(") ")[2][0]
+
+
 def answers(path: Path) -> bool:
     return ask(path, b"zPING\0") == b"PONG\0"
 
@@ -103,8 +122,8 @@ def await_verdicts(scanner: Scanner, count: int = 1, within_s: float = 20) -> di
 def feed(scanner: Scanner, file: int, content: bytes, piece: int = 65_000) -> None:
     """All of the content, no faster than clamd takes it: a line is slower than a loop."""
     for at in range(0, len(content), piece):
-        if scanner.usage().held_bytes > FILE_BACKLOG_BYTES // 2:
-            drive(scanner, lambda: scanner.usage().held_bytes < FILE_BACKLOG_BYTES // 4)
+        if scanner.usage().held_bytes > FILE_BACKLOG_BYTES // 4:
+            drive(scanner, lambda: scanner.usage().held_bytes < FILE_BACKLOG_BYTES // 8)
         scanner.feed(file, content[at : at + piece], time.monotonic())
 
 

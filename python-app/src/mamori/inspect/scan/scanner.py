@@ -129,6 +129,11 @@ class Scanner:
     def usage(self) -> Usage:
         return Usage(len(self._files), len(self._sessions), len(self._known), self._held_bytes, self._streamed_bytes)
 
+    def backlog_bytes(self, file: int) -> int:
+        """How far clamd is behind with a file. Who can slow its sender down does so before this is FILE_BACKLOG_BYTES."""
+        scan = self._files.get(file)
+        return 0 if scan is None else len(scan.backlog)
+
     @property
     def hashes_problem(self) -> str:
         """Why the list of hashes is missing or an old one, "" if all is well."""
@@ -232,6 +237,11 @@ class Scanner:
 
     def _keep_limits(self, scan: FileScan, now: float) -> None:
         settings = self._settings
+        if len(scan.backlog) > settings.file_backlog_bytes // 2:
+            # What clamd has to take goes down to a half and less without the beginnings.
+            for session in [session for session in scan.sessions if session.end is not None]:
+                self._close(session)
+            self._send(scan, now)
         is_full = self._held_bytes > settings.total_backlog_bytes
         if is_full and not scan.sessions and scan.number not in self._waiting:
             self._open(scan, now)  # of many small files that dawdle, clamd can have this one already
