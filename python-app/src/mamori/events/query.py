@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mamori.events.record import Action, Function
+from mamori.events.record import MAX_SUBJECT_CHARACTERS, Action, Function
 from mamori.events.schema import VERSION, NewerDatabaseError, read_version
+from mamori.events.wire import MAX_WORD_CHARACTERS, storable
 from mamori.formats.problems import MamoriError
 
 BUSY_S = 5.0
@@ -182,7 +183,7 @@ def _conditions(query: EventQuery) -> tuple[str, list[object]]:
         parts.append(condition)
         values += more
     if query.search:
-        pattern = "%" + re.sub(r"([\\%_])", r"\\\1", query.search) + "%"
+        pattern = "%" + re.sub(r"([\\%_])", r"\\\1", storable(query.search, MAX_SUBJECT_CHARACTERS)) + "%"
         parts.append(f"({' OR '.join(f'{column} LIKE ? ESCAPE char(92)' for column in _SEARCHED)})")
         values += [pattern] * len(_SEARCHED)
     return " AND ".join(parts), values
@@ -190,6 +191,8 @@ def _conditions(query: EventQuery) -> tuple[str, list[object]]:
 
 def _terminal_condition(terminal: str, events: str) -> tuple[str, list[object]]:
     """`events` is the prefix of the events' columns, "" for tables without addresses of their own."""
+    # An argument that is no UTF-8 comes with lone surrogates.
+    terminal = storable(terminal, MAX_WORD_CHARACTERS)
     if _MAC.fullmatch(terminal):
         mac = terminal.lower().replace("-", ":")
         return (f"{events}terminal_mac = ?", [mac]) if events else ("t.mac = ?", [mac])
