@@ -313,7 +313,7 @@ class Interposer:
         if self._phase is Phase.ANSWERING:
             if self._acknowledged[self._back] == self._end:
                 self._phase = Phase.DELIVERED
-            elif self._unanswered > MAX_UNANSWERED or self._carriers > MAX_CARRIERS:
+            elif self._unanswered >= MAX_UNANSWERED or self._carriers > MAX_CARRIERS:
                 self._phase = Phase.AIMING
 
     def _note_acknowledgement(self, side: int, number: int) -> None:
