@@ -50,15 +50,11 @@ class Engine:
     @property
     def paths(self) -> Paths:
         folder = self.folder
-        return Paths(folder / "active.rules", folder / "eve.sock", folder / "control.sock", folder)
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "suricata.yaml"
+        return Paths(folder / "suricata.yaml", folder / "active.rules", folder / "eve.sock", folder / "control.sock", folder)
 
     def test(self, candidate: Path) -> tuple[int, str]:
         """Suricata's own opinion of a file of rules."""
-        argv: list[Argument] = ["sh", "-c", '"$@" 2>&1; echo "exit $?"', "sh", *check_command(self.config, candidate)]
+        argv: list[Argument] = ["sh", "-c", '"$@" 2>&1; echo "exit $?"', "sh", *check_command(self.paths.config, candidate)]
         said, _, code = self.peers.run(argv, explain="test rules", writes=[self.folder], timeout_s=60).rpartition("exit ")
         return int(code), said
 
@@ -70,7 +66,7 @@ class Engine:
     def started(self) -> Iterator[tuple[Running, int]]:
         """Suricata with the active rules, and its process number, once it has its queue and, a moment later, its socket."""
         self.paths.control.unlink(missing_ok=True)
-        argv = [*_AS_USER, *command(self.config)]
+        argv = [*_AS_USER, *command(self.paths.config)]
         start = self.peers.start(
             argv, explain="run Suricata", namespace=self.lab.box, writes=[self.folder], log=self.folder / "suricata.log"
         )
@@ -97,7 +93,7 @@ def prepared_engine(lab: Lab, peers: Peers, home: Iterable[Network] = HOME) -> I
         folder.chmod(0o777)
         with start_reader(folder / "eve.sock", group=USER) as reader:
             engine = Engine(lab, peers, folder, reader)
-            engine.config.write_text(render_config(Facts(2048, home=tuple(home), paths=engine.paths)))
+            engine.paths.config.write_text(render_config(Facts(2048, home=tuple(home), paths=engine.paths)))
             yield engine
 
 

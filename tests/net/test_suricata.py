@@ -17,6 +17,7 @@ from firmware.bench_inspect import ADDRESSES, Lab
 from firmware.lock import read_lock
 from firmware.netns import call_in_namespace
 from firmware.peers import Peers, prepare_peers
+from firmware.recipe import ROOT
 from firmware.workspace import Workspace
 from mamori.events.record import Action, Heading
 from mamori.inspect.nfqueue.messages import Packet, encode_verdict, requeue
@@ -265,6 +266,15 @@ def test_suricata_counts_what_it_did(engine: Engine) -> None:
     assert stats is not None
     assert (stats.alerts, stats.unfollowed) == (1, 0)
     assert stats.packets > stats.dropped > 0
+
+
+def test_the_images_own_rules_are_taken_by_suricata_and_block(engine: Engine) -> None:
+    text = (ROOT / "overlay/common/usr/share/mamori/ips/mamori.rules").read_text()
+    assert engine.take(text).refused == 0
+    with engine.started(), started_filter(engine.lab, hand_on):
+        for name in ("x/mamori-ips-test-5b1f0c", "?q=$%7Bjndi:ldap://192.0.2.1/a%7D"):
+            assert fetch(engine.lab, name, within_s=2) is None
+        check_until("both are told", lambda: engine.told(1000001) and engine.told(1000004), within_s=5)
 
 
 def test_without_suricata_everything_passes_and_closed_it_does_not(lab: Lab) -> None:

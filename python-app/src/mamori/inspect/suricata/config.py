@@ -66,11 +66,13 @@ take 300 to 500 MB, twice that while they are loaded again, which is why a box w
 
 @dataclass(frozen=True)
 class Paths:
-    """Where Suricata finds and leaves things. `rules` is the prepared file; the sockets are ours (`eve`) and Suricata's
-    (`control`); `log_folder` is for what it wants to write besides, which is nothing."""
+    """Where Suricata finds and leaves things. `config` and `rules` are what we render and prepare; `eve` is the socket of
+    whoever reads the records, in the reader's own folder; `control` is Suricata's socket, and `log_folder` is for what it
+    wants to write besides, which is nothing. mamori-suricata.service names the same places."""
 
+    config: Path = Path("/data/suricata/suricata.yaml")
     rules: Path = Path("/data/suricata/active.rules")
-    eve: Path = Path("/run/mamori/suricata/eve.sock")
+    eve: Path = Path("/run/mamori/inspect/eve.sock")
     control: Path = Path("/run/mamori/suricata/control.sock")
     log_folder: Path = Path("/run/mamori/suricata")
     classification: Path = Path("/etc/suricata/classification.config")
