@@ -197,6 +197,7 @@ PAYLOADS: dict[str, tuple[str, bytes, bytes, str]] = {
     "local discovery": ("udp", b"BT-SEARCH * HTTP/1.1\r\nHost: 239.192.152.143:6771\r\n", b"", "bittorrent"),
     "a uTP SYN of libutp": ("udp", utp(4, 1), b"", "bittorrent"),
     "a uTP SYN of libtorrent and its answer": ("udp", utp(4, 50000), utp(2, 777, 50000, 5), "bittorrent"),
+    "a WireGuard initiation full of line ends": ("udp", b"\1\0\0\0" + b"\n" * 128 + bytes(16), b"", "wireguard"),
     "a WireGuard initiation": ("udp", WIREGUARD + bytes(16), b"", "wireguard"),
     "WireGuard with a cookie": ("udp", WIREGUARD + b"c" * 16, b"\2\0\0\0" + CHANCE.randbytes(88), "wireguard"),
     "WireGuard that is given a cookie": ("udp", WIREGUARD + b"c" * 16, b"\3\0\0\0" + CHANCE.randbytes(60), "wireguard"),
