@@ -32,7 +32,7 @@ TICK_S = 0.5
 """How often children and files are looked at."""
 
 UP_WITHIN_S = 15.0
-"""How long the service waits for its workers before it says that it is ready; they go on trying."""
+"""How long the rules wait for the workers. After that they are loaded without those that are not there, which go on trying."""
 
 STOP_WITHIN_S = 5.0
 """A worker lets go of what waits in milliseconds."""
@@ -56,25 +56,28 @@ class Guard:
         self._netfilter = Netfilter(device.address_feeds, self._events.send, log)
         self._policy = Policy()
         self._is_open = False
+        self._open_at = 0.0
         self._policy_seen: tuple[int, ...] | None = None
         self._policy_problem = ""
 
     def start(self) -> None:
-        """Workers first, rules after them, so that no packet waits for somebody who is not there yet. MamoriError if the rules
-        cannot be loaded: then nothing is inspected, and the service manager tries again."""
+        """Workers first, rules after them, so that no packet waits for somebody who is not there yet. A box that lets packets pass
+        without us does not wait for that, one that does not comes up closed and is ready with its workers. MamoriError if the
+        rules cannot be loaded: then nothing is inspected, and the service manager tries again."""
         now = time.monotonic()
         self._device.inspect_workers.mkdir(parents=True, exist_ok=True)
         for left in self._device.inspect_workers.glob("*.json"):
             left.unlink()
         self._check_policy()
         self._crew = crews.start_crew(self._rules.workers, now)
-        if not self._rules.fail_open:
-            load_queue_rules(self._rules)
-        while len(self._reports) < self._rules.workers and time.monotonic() < now + UP_WITHIN_S:
-            self.tick(time.monotonic())
-            time.sleep(0.02)
+        self._open_at = now + UP_WITHIN_S
+        self.tick(now)
+        if self._rules.fail_open:
+            return
         load_queue_rules(self._rules)
-        self._is_open = True
+        while not self._is_open:
+            time.sleep(0.02)
+            self.tick(time.monotonic())
 
     def tick(self, now: float) -> None:
         """Look at the workers and at the policy; do what is due."""
@@ -98,6 +101,9 @@ class Guard:
                     if number in self._children:
                         self._children[number].kill()
         self._check_policy()
+        if not self._is_open and (len(self._reports) == self._rules.workers or now >= self._open_at):
+            load_queue_rules(self._rules)
+            self._is_open = True
         if self._is_open:
             self._netfilter.apply(self._policy)
             self._netfilter.tick(now)
