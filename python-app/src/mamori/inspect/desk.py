@@ -10,6 +10,7 @@ from typing import Protocol
 
 from mamori.events.record import MAX_SUBJECT_CHARACTERS, Action, Event, Function, Heading
 from mamori.inspect.commands import Command, Tally, Tell
+from mamori.inspect.findings import Coding
 from mamori.inspect.judge import Judge
 
 MAX_HELD_BYTES = 16 << 20
@@ -62,10 +63,10 @@ class Parties:
 class ExpectedData:
     """An FTP data connection that is on its way; filled in further when the command comes that says what it carries."""
 
-    __slots__ = ("expires_at", "name", "sender", "subject")
+    __slots__ = ("coding", "expires_at", "name", "subject")
 
-    def __init__(self, name: str, sender: int | None, subject: str, expires_at: float) -> None:
-        self.name, self.sender, self.subject, self.expires_at = name, sender, subject, expires_at
+    def __init__(self, name: str, coding: Coding, subject: str, expires_at: float) -> None:
+        self.name, self.coding, self.subject, self.expires_at = name, coding, subject, expires_at
 
 
 class Desk:
@@ -162,14 +163,14 @@ class Desk:
         found = self._infected.get(address) if self._infected else None
         return found[0] if found is not None and found[1] > self.now else None
 
-    def expect(self, listener: bytes, port: int, name: str, sender: int | None, subject: str) -> None:
+    def expect(self, listener: bytes, port: int, name: str, coding: Coding, subject: str) -> None:
         """A data connection to this address and port will come; a second word on the same one adds what it carries."""
+        expires_at = self.now + EXPECTED_FOR_S
         known = self._expected.get((listener, port))
         if known is not None:
-            known.name, known.sender, known.subject = name or known.name, sender if sender is not None else known.sender, subject
-            known.expires_at = self.now + EXPECTED_FOR_S
+            known.name, known.coding, known.subject, known.expires_at = name or known.name, coding, subject, expires_at
             return
-        self._expected[listener, port] = ExpectedData(name, sender, subject, self.now + EXPECTED_FOR_S)
+        self._expected[listener, port] = ExpectedData(name, coding, subject, expires_at)
         while len(self._expected) > MAX_EXPECTED:
             self._expected.popitem(last=False)
 

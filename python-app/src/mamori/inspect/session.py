@@ -20,6 +20,7 @@ from mamori.inspect.errors import ParseError
 from mamori.inspect.files import CarriedFile, Files, can_overwrite
 from mamori.inspect.findings import (
     AnomalySeen,
+    Coding,
     DataConnectionExpected,
     FileData,
     FileEnded,
@@ -141,7 +142,7 @@ class Session:
             self._feed(direction, data)
         elif self._expected is not None:
             # The first bytes of an FTP data connection: by now the command that says what they are has been seen.
-            self._reader = FtpDataReader(self._expected.name, direction)
+            self._reader = FtpDataReader(self._expected.name, direction, coding=self._expected.coding)
             self._subject = self._expected.subject
             self._feed(direction, data)
         return self._holding
@@ -346,7 +347,10 @@ class Session:
         except ValueError:
             address = host
         subject = f"ftp://{self.parties.peer}/{expected.name.lstrip('/')}"
-        self._desk.expect(address, expected.port, expected.name, expected.sender, subject)
+        # Without PORT and PASV the server connects to the client's port of the control connection (RFC 959, 3.2).
+        port = expected.port or self._flow.originator[1]
+        coding = self._reader.coding if isinstance(self._reader, FtpReader) else Coding.BINARY
+        self._desk.expect(address, port, expected.name, coding, subject)
 
     # --- files -------------------------------------------------------------------------------------------------------------
 
