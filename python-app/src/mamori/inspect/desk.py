@@ -31,7 +31,7 @@ EXPECTED_FOR_S = 120.0
 
 
 UNSEEN_EVERY_S = 60.0
-"""A reason why files were not seen is told once in so long; all of them are counted. A scanner that is away is one piece of news."""
+"""A reason why files were not seen is told once in so long; all of them are counted. A scanner that is away is one such."""
 
 MAX_REASONS = 64
 """Reasons that are remembered for that; they are texts of ours, and few."""
