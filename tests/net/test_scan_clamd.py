@@ -51,8 +51,7 @@ def noise(length: int, seed: int = 1) -> bytes:
 
 @pytest.fixture(scope="module")
 def clamd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clamd]:
-    clamd = prepare_clamd(tmp_path_factory.mktemp("clamd"))
-    with started_clamd(clamd):
+    with started_clamd(clamd := prepare_clamd(tmp_path_factory.mktemp("clamd"))):
         yield clamd
 
 

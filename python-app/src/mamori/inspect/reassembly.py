@@ -179,8 +179,7 @@ class Budget:
     __slots__ = ("limit_bytes", "used_bytes")
 
     def __init__(self, limit_bytes: int = BUDGET_BYTES) -> None:
-        self.limit_bytes = limit_bytes
-        self.used_bytes = 0
+        self.limit_bytes, self.used_bytes = limit_bytes, 0
 
 
 class Stream:

@@ -190,10 +190,10 @@ class _Form:
         self.next_file = number + _FORM_NUMBERS
         self._unseen = False
 
-    def receive(self, start: int, end: int, coding: Coding, data: bytes | memoryview) -> list[Finding]:
+    def receive(self, start: int, end: int, coding: Coding, data: bytes | memoryview) -> list[Finding]:  # noqa: ARG002
         return [] if self._unseen else list(self._reader.receive(start, bytes(data)))
 
-    def end(self, end: int, complete: bool) -> list[Finding]:
+    def end(self, end: int, complete: bool) -> list[Finding]:  # noqa: ARG002
         return list(self._reader.end())
 
     def lose(self, start: int, reason: str) -> list[Finding]:
@@ -235,7 +235,7 @@ class TlsConnectionReader:
                 found.append(OpaqueBegins(0, ""))
         return found
 
-    def end(self, direction: int) -> list[Finding]:
+    def end(self, direction: int) -> list[Finding]:  # noqa: ARG002
         return []
 
     @property
@@ -258,7 +258,7 @@ class DnsConnectionReader:
         received = self._reader.receive(data)
         return [QuestionSeen(question.name, question.kind) for each in received for question in each.message.questions]
 
-    def end(self, direction: int) -> list[Finding]:
+    def end(self, direction: int) -> list[Finding]:  # noqa: ARG002
         return []
 
     @property
