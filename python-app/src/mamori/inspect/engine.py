@@ -42,6 +42,11 @@ class Engine:
         return len(self._flows)
 
     @property
+    def open_scans(self) -> int:
+        """Files whose verdict is out."""
+        return len(self._desk.scans)
+
+    @property
     def held_bytes(self) -> int:
         return self._desk.held_bytes
 

@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from mamori.events.sender import EventSender
 from mamori.formats.release import EarlyBridge, Release
 from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedScan, FinishScan, Replace, Tally, Tell
 from mamori.inspect.engine import Engine
-from mamori.inspect.nfqueue.messages import Verdict, encode_verdict, requeue
+from mamori.inspect.nfqueue.messages import Packet, Verdict, encode_verdict, requeue
 from mamori.inspect.nfqueue.queue import Queue, Settings, start_queue
 from mamori.inspect.nfqueue.rules import DECIDED_MARK
 from mamori.inspect.scan.scanner import Scanner, ScanSettings
@@ -41,6 +42,9 @@ RELOAD_EVERY_S = 1.0
 
 REPORT_EVERY_S = 2.0
 """How often the worker says that it is alive, and how it is."""
+
+BUGS_EVERY_S = 60.0
+"""A bug is told once in so long; all are counted."""
 
 IDLE_S = 1.0
 """The longest sleep: a lost parent is noticed after that."""
@@ -113,6 +117,7 @@ class _Worker:
         self._parent = os.getppid()
         self._inside = _interface_number(settings.inside)
         self._report_at = self._reload_at = now
+        self._bugs, self._bug_told_at = 0, -BUGS_EVERY_S
         self._accept, self._decided = int(Verdict.ACCEPT), int(Verdict.ACCEPT)
         if settings.signatures is not None:
             self._to_signatures = requeue(settings.signatures, bypass=settings.fail_open)
@@ -149,13 +154,30 @@ class _Worker:
     def _receive(self, now: float) -> None:
         receive, inside = self.engine.receive, self._inside
         for packet in self._queue.receive():
-            receive(
-                packet.id,
-                packet.payload,
-                packet.info,
-                is_inside=packet.physindev == inside,
-                mac=packet.hw_address,
-                now=now,
+            try:
+                receive(
+                    packet.id,
+                    packet.payload,
+                    packet.info,
+                    is_inside=packet.physindev == inside,
+                    mac=packet.hw_address,
+                    now=now,
+                )
+            except Exception:
+                self._on_bug(packet, traceback.format_exc())
+
+    def _on_bug(self, packet: Packet, trace: str) -> None:
+        """A packet that our own code cannot bear. To end here would let one host take down the inspection of all others, again and
+        again; so the packet gets the verdict that it would have without us, and the bug is told, once a minute."""
+        verdict = Verdict.ACCEPT if self._settings.fail_open else Verdict.DROP
+        self._queue.send([encode_verdict(self._queue.settings.number, packet.id, verdict)])
+        self._bugs += 1
+        if time.monotonic() >= self._bug_told_at + BUGS_EVERY_S:
+            self._bug_told_at = time.monotonic()
+            self._log(3, trace)
+            text = f"a bug of the inspection: {trace.strip().splitlines()[-1]}"
+            self._sender.send(
+                Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text, category="bug")
             )
 
     def _on_timers(self, now: float) -> None:
@@ -238,6 +260,7 @@ class _Worker:
             "flows": self.engine.flows,
             "held_bytes": self.engine.held_bytes,
             "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "bugs": self._bugs,
             "queue": counters,
             "scanner": {"condition": health.condition.value, "reason": health.reason, "database": health.database},
             "policy": self._source.describe(),
