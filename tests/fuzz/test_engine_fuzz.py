@@ -42,6 +42,17 @@ SAYINGS = (
     b"SSH-2.0-x\r\n",
     b"\x00" * 40,
 )
+ATTACHMENT = SAYINGS[11]
+SCRIPTS = (
+    [(CLIENT, SAYINGS[0]), (SERVER, SAYINGS[4]), (CLIENT, SAYINGS[0]), (SERVER, SAYINGS[4])],
+    [(CLIENT, SAYINGS[2]), (SERVER, SAYINGS[4])],
+    [(SERVER, SAYINGS[8]), (CLIENT, SAYINGS[9]), (SERVER, SAYINGS[10]), (CLIENT, ATTACHMENT), (SERVER, b"250 ok\r\n")],
+    [(SERVER, SAYINGS[13]), (CLIENT, b"RETR 1\r\n"), (SERVER, b"+OK\r\n" + ATTACHMENT), (CLIENT, b"QUIT\r\n")],
+    [(SERVER, SAYINGS[16]), (CLIENT, SAYINGS[17]), (SERVER, SAYINGS[18])],
+    [(SERVER, SAYINGS[19]), (CLIENT, SAYINGS[20]), (SERVER, SAYINGS[21])],
+)
+"""Conversations that reach files; fuzzing alone would hardly find the words."""
+
 SIDES = st.sampled_from([CLIENT, SERVER])
 BYTES = st.sampled_from(SAYINGS) | st.binary(max_size=60)
 ACTIONS = st.one_of(
@@ -54,7 +65,22 @@ ACTIONS = st.one_of(
 )
 
 
-@given(st.sampled_from(POLICIES), st.sampled_from([21, 25, 53, 80, 110, 143, 443, 50123]), st.lists(ACTIONS, max_size=25))
+@st.composite
+def conversations(draw: st.DrawFn) -> list[tuple]:
+    """A script in random pieces, with anything between its lines; or anything."""
+    script = draw(st.sampled_from(SCRIPTS))
+    actions: list[tuple] = []
+    for side, data in script:
+        actions.append(("say", side, data, draw(st.integers(1, 200)), False))
+        actions += draw(st.lists(ACTIONS, max_size=2))
+    return actions
+
+
+@given(
+    st.sampled_from(POLICIES),
+    st.sampled_from([21, 25, 53, 80, 110, 143, 443, 50123]),
+    conversations() | st.lists(ACTIONS, max_size=25),
+)
 def test_every_packet_gets_one_verdict_and_nothing_is_left(policy: str, port: int, actions: list[tuple]) -> None:
     network = Network(policy, scan=None)
     connection = network.connect(port)
