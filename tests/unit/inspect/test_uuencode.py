@@ -120,3 +120,17 @@ def test_a_line_without_end_is_not_kept() -> None:
         read = read_segments(segmented(mail, step))
         assert read.files[2].data.startswith(DATA)
         assert read.files[2].is_complete
+
+
+def test_a_line_that_an_encoded_text_ends_in_has_a_place_in_the_stream() -> None:
+    mail = b"Content-Transfer-Encoding: quoted-printable\r\n\r\nbegin 644 a\r\n#86)C"
+    for step in (1, 10, 1000):
+        file = read_segments(segmented(mail, step)).files[2]
+        assert file.data == b"abc"
+        assert BASE + mail.index(b"begin") <= file.start <= BASE + len(mail)
+        assert all(start >= BASE + mail.index(b"begin") for start, _ in file.ranges)
+
+
+def test_a_line_without_any_end_costs_no_more_than_its_bytes() -> None:
+    """A search that began anew at every byte of it took minutes."""
+    assert read_whole(HEAD + b"begin 644 a\r\n" + b"M" * 1_000_000).files[2].data

@@ -43,6 +43,9 @@ REFUSALS_EVERY_S = 60.0
 DATABASE_REPLACED = "database-replaced"
 """The category of the event that says that older events are no longer here."""
 
+_BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.InterfaceError)
+"""What SQLite says of wrong statements and values, and never of a disk."""
+
 ERROR, WARNING, NOTICE = 3, 4, 5
 """Levels of syslog(3)."""
 
@@ -192,6 +195,9 @@ class Writer:
         if self._store:
             self._store.close()
             self._store = None
+        if isinstance(error, _BUGS):
+            # It would fail again and again. The service manager starts a writer without this batch.
+            raise error
         if is_damage(error):
             self._damage = str(error)
         if not self._trouble:

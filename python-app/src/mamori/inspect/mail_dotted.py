@@ -51,6 +51,8 @@ class DottedMessage:
         """Reads `data`, whose first byte is at offset `base`, from `at` on; gives where the message ended, or its length."""
         end, events = self._dots.take(data, at, base)
         for event in events:
+            if self.second and event.start >= self.second.start:
+                self._tell_followed(self.second, found)
             if isinstance(event, Text):
                 if self._message:
                     found += self._message.receive(event.start, event.data)
@@ -71,11 +73,14 @@ class DottedMessage:
         return end
 
     def _read_twice(self, second: SecondReading, data: bytes, at: int, base: int, found: list[Finding]) -> None:
+        self._tell_followed(second, found)
+        found += second.receive(data, at, base)
+
+    def _tell_followed(self, second: SecondReading, found: list[Finding]) -> None:
         if not self._followed:
             self._followed = True
             text = "a line with a dot that ends the message for some receivers, and more after it"
             found.append(AnomalySeen(self._loose_start, second.start, text, True))
-        found += second.receive(data, at, base)
 
     def take_loose_end(self, found: list[Finding]) -> SecondReading | None:
         """The receiver has shown that it took the loose end for the end: gives how its reading went on; None without one.

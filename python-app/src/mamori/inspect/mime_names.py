@@ -55,8 +55,7 @@ _WORD = re.compile(rb"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=")
 _SEGMENT = re.compile(rb'(?:[^;"]++|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))*+', re.DOTALL)
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)', re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-_COMMENT = re.compile(rb'("(?:[^"\\]|\\.)*+")|\((?:[^()\\"]|\\.)*+\)', re.DOTALL)
-_MAX_COMMENT_NESTING = 5
+_COMMENT_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|\\.|[^"\\()]++|.', re.DOTALL)
 _PIECE = re.compile(rb"([^*]+)(?:\*(\d{1,3}))?(\*)?")
 _ADDRESS = re.compile(r"<([^<>]*)>")
 
@@ -105,13 +104,19 @@ def _word_bytes(coding: bytes, text: bytes) -> bytes:
 
 
 def without_comments(value: bytes) -> bytes:
-    """Comments in parentheses (RFC 5322, 3.2.2) gone, quoted strings kept."""
-    for _ in range(_MAX_COMMENT_NESTING):
-        bare = _COMMENT.sub(rb"\1", value)
-        if bare == value:
-            break
-        value = bare
-    return value
+    """Comments in parentheses (RFC 5322, 3.2.2), which may be nested, gone; quoted strings kept."""
+    if b"(" not in value:
+        return value
+    kept: list[bytes] = []
+    depth = 0
+    for token in _COMMENT_TOKEN.findall(value):
+        if token == b"(":
+            depth += 1
+        elif token == b")" and depth:
+            depth -= 1
+        elif not depth:
+            kept.append(token)
+    return b"".join(kept)
 
 
 def segments(value: bytes) -> list[bytes]:

@@ -20,7 +20,7 @@ MAX_LINE_BYTES = 1000
 _BEGIN = re.compile(rb"[\r\n]begin(-base64)?[ \t]++([0-7]{3,5}[ \t]++)?([^\r\n]{1,900})[\r\n]")
 _MAY_BEGIN = re.compile(rb"[\r\n](?:b|be|beg|begi|begin(?:-[base64]*+)?(?:[ \t][^\r\n]*+)?)?\Z")
 _MAY_BE_KEYWORD = re.compile(rb"(?:e|en|end[ \t]*+|=++[ \t]*+|b|be|beg|begi|begin[^\r\n]*+)\Z")
-_LINE = re.compile(rb"([^\r\n]*+)[\r\n]")
+_LINE_END = re.compile(rb"[\r\n]")
 _STRICT_LINE = re.compile(rb"[!-`][ -`]{2,88}")
 # Any character stands for its low six bits, as for every decoder that does not check. binascii does check.
 _SIX_BITS = bytes(32 + (byte - 32 & 63) for byte in range(256))
@@ -78,6 +78,8 @@ class UuFinder:
     def end(self, at: int) -> list[Finding]:
         """The text ends at `at` of the stream, perhaps without a line end."""
         found: list[Finding] = []
+        if self._coding is not Coding.TEXT:
+            self._line_start = at
         if self._line and (self._file is not None or self._is_after_begin):
             self._on_line(self._line, at, at, at, found)
         if self._file is not None:
@@ -103,22 +105,21 @@ class UuFinder:
 
     def _read_lines(self, data: bytes, at: int, start: int, found: list[Finding]) -> int:
         """All lines up to the file's end; where to go on. `start` is the stream offset of data[0]."""
-        for line in _LINE.finditer(data, at):
-            first, last = line.span(1)
-            if (file := self._file) is not None and (plain := self._plain_line(line[1])) is not None:
-                at = line.end()
+        for line_end in _LINE_END.finditer(data, at):
+            first, last, at = at, line_end.start(), line_end.end()
+            part = data[first:last]
+            if (file := self._file) is not None and (plain := self._plain_line(part)) is not None:
                 found.append(FileData(file, start + first + 1, start + last, Coding.UUENCODE, plain))
                 continue
-            text = self._line + line[1] if self._line else line[1]
+            text = self._line + part
             if not text:
                 continue
             if not self._line:
                 self._line_start = start + first
-            self._on_line(text, start + first + self._skipped, start + last, start + line.end(), found)
+            self._on_line(text, start + first + self._skipped, start + last, start + at, found)
             self._line = b""
             if self._file is None and not self._is_after_begin:
-                return line.end()
-            at = line.end()
+                return at
         while at < len(data) and data[at] in b"\r\n":
             at += 1
         if at < len(data):
@@ -198,6 +199,7 @@ class UuFinder:
         inner: list[Finding] = []
         file, parts = self._file, list[bytes | memoryview]()
         at = self._read_lines(data, at, 0, inner)
+        self._untold = []  # places in the text, not in the stream
         for finding in inner:
             if isinstance(finding, FileStarted):
                 found.append(FileStarted(finding.file, start, finding.name, finding.subject))
