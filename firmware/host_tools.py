@@ -61,6 +61,17 @@ TOOLS = (
     _tool("ethtool", "ethtool", "switches segmentation offload off and on", Purpose.TEST),
     _tool("/usr/sbin/clamd", "clamav-daemon", "the real virus scanner", Purpose.TEST),
     _tool("openssl", "openssl", "a second opinion on signatures, TLS servers", Purpose.TEST),
+    _tool("tcpdump", "tcpdump", "real captures", Purpose.TEST),
+    _tool("editcap", "wireshark-common", "captures in pcapng", Purpose.TEST),
+    _tool("vsftpd", "vsftpd", "a real FTP server", Purpose.TEST),
+    _tool("dovecot", "dovecot-core", "a real POP3 and IMAP server", Purpose.TEST),
+    _tool("/usr/lib/dovecot/pop3", "dovecot-pop3d", "its POP3 part", Purpose.TEST),
+    _tool("/usr/lib/dovecot/imap", "dovecot-imapd", "its IMAP part", Purpose.TEST),
+    _tool("postfix", "postfix", "a real mail server", Purpose.TEST),
+    _tool("swaks", "swaks", "a real mail client", Purpose.TEST),
+    _tool("mutt", "mutt", "another one", Purpose.TEST),
+    _tool("uuencode", "sharutils", "uuencoded files", Purpose.TEST),
+    _tool("/usr/share/publicsuffix/public_suffix_list.dat", "publicsuffix", "which names belong to nobody", Purpose.TEST),
     _tool("shellcheck", "shellcheck", "checks the shell in templates and overlays", Purpose.LINT),
 )
 
