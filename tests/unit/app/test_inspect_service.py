@@ -26,7 +26,7 @@ PATIENCE_S = 30.0 * float(os.environ.get("MAMORI_TIMEOUT_MULTIPLIER", "1"))
 @contextmanager
 def running(device: Device, **environment: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "mamori.cli", "--root", str(device.root), "inspect"],
+        [sys.executable, "-m", "mamori.cli", "--root", str(device.root), "inspect", "--watch-only"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), **environment},
         stderr=subprocess.PIPE,
         text=True,
@@ -146,6 +146,7 @@ def test_a_report_tells_of_ports_that_do_not_exist() -> None:
         "at_monotonic_s": 3.0,
         "bridge": None,
         "ports": [{"condition": "missing", "name": "wan"}, {"condition": "missing", "name": "lan"}],
+        "packets": None,
     }
 
 
