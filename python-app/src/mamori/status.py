@@ -152,7 +152,40 @@ def _read_inspect(device: Device, monotonic_s: float) -> dict[str, Any]:
         "age_s": round(age_s, 1),
         "condition": report.get("condition"),
         "text": report.get("text"),
+        "packets": _packets_part(report.get("packets")),
     }
+
+
+def _packets_part(packets: Any) -> dict[str, Any] | None:
+    """What the workers say, in sum; None when packets are left alone."""
+    if not isinstance(packets, dict):
+        return None
+    told = packets.get("workers")
+    workers = [worker for worker in told if isinstance(worker, dict)] if isinstance(told, list) else []
+
+    def total(*keys: str) -> int:
+        return sum(_number(worker, *keys) for worker in workers)
+
+    scanners = {str(worker["scanner"].get("condition")) for worker in workers if isinstance(worker.get("scanner"), dict)}
+    return {
+        "workers": len(workers),
+        "workers_wanted": packets.get("workers_wanted"),
+        "fail_open": packets.get("fail_open"),
+        "received": total("queue", "received"),
+        "overrun": total("queue", "overrun"),
+        "flows": total("flows"),
+        "bugs": total("bugs"),
+        "scanner": scanners.pop() if len(scanners) == 1 else "mixed" if scanners else "unknown",
+        "list_records": max((_number(worker, "policy", "list_records") for worker in workers), default=0),
+        "policy_problem": str(packets.get("policy_problem") or ""),
+    }
+
+
+def _number(part: Any, *keys: str) -> int:
+    """A number somewhere in a report; 0 where it is not."""
+    for key in keys:
+        part = part.get(key) if isinstance(part, dict) else None
+    return part if isinstance(part, int) else 0
 
 
 def _read_data(device: Device) -> dict[str, Any]:

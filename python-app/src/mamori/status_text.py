@@ -44,6 +44,12 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str, Tone]]:
             yield label, status["unreadable"][part].replace("\n", " "), Tone.BAD
         else:
             yield label, *words(status[part])
+    packets = (status["inspect"] or {}).get("packets")
+    if packets:
+        yield "  workers", *_workers(packets)
+        yield "  viruses", *_scanner(packets)
+        if packets["policy_problem"]:
+            yield "  policy", packets["policy_problem"].replace("\n", " "), Tone.BAD
     if status["bridge"]:
         for port in status["bridge"]["ports"]:
             yield f"  {port['name']}", *_port(port)
@@ -82,6 +88,22 @@ def _inspect(part: Mapping[str, Any]) -> tuple[str, Tone]:
     if not part["running"]:
         return f"no news for {part['age_s']:.0f} s; last: {part['text']}", Tone.BAD
     return f"running: {part['text']}", Tone.GOOD
+
+
+def _workers(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    wanted, lost = part["workers_wanted"], part["overrun"]
+    text = f"{part['workers']} of {wanted}, {part['flows']} connections, {part['received']} packets"
+    if lost:
+        text += f", {lost} {'passed unseen' if part['fail_open'] else 'dropped'} for want of time"
+    if part["bugs"]:
+        text += f", {part['bugs']} bugs"
+    return text, Tone.GOOD if part["workers"] == wanted and not part["bugs"] else Tone.BAD
+
+
+def _scanner(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    if part["scanner"] == "up":
+        return "scanned", Tone.GOOD
+    return f"only known hashes: the scanner is {part['scanner']}", Tone.POOR
 
 
 def _data(part: Mapping[str, Any]) -> tuple[str, Tone]:

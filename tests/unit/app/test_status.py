@@ -24,8 +24,8 @@ def status(device: Device) -> dict:
 def report(device: Device) -> Callable[[float], None]:
     device.inspect_report.parent.mkdir(parents=True)
 
-    def report(age_s: float) -> None:
-        content = {"at_monotonic_s": MONOTONIC - age_s, "condition": "forwarding", "text": "br0 forwards"}
+    def report(age_s: float, packets: object = None) -> None:
+        content = {"at_monotonic_s": MONOTONIC - age_s, "condition": "forwarding", "text": "br0 forwards", "packets": packets}
         device.inspect_report.write_text(json.dumps(content))
 
     report(1.5)
@@ -61,7 +61,7 @@ def test_a_healthy_appliance_says_all_of_this(device: Device, report) -> None:
             "text": "br0 forwards between wan and lan",
             "ports": [{"name": "wan", "mac": "02:00:00:00:00:01", **port}, {"name": "lan", "mac": "02:00:00:00:00:02", **port}],
         },
-        "inspect": {"running": True, "age_s": 1.5, "condition": "forwarding", "text": "br0 forwards"},
+        "inspect": {"running": True, "age_s": 1.5, "condition": "forwarding", "text": "br0 forwards", "packets": None},
         "uptime_s": 93784.51,
         "clock": {"now": 1_795_000_100, "build_time": 1_795_000_000, "sane": True},
         "unreadable": {},
@@ -222,3 +222,41 @@ def test_nothing_readable_is_still_a_status(tmp_path) -> None:
     found = read_status(Device(tmp_path), NOW, MONOTONIC)
     assert set(found["unreadable"]) == set(found) - {"unreadable"}
     assert len(render_status(found, colour=False).splitlines()) == len(found) - 1
+
+
+WORKER = {
+    "number": 0,
+    "flows": 7,
+    "bugs": 0,
+    "queue": {"received": 100, "overrun": 2},
+    "scanner": {"condition": "down"},
+    "policy": {"list_records": 5},
+}
+
+
+def test_the_workers_are_told_in_sum(device: Device, report) -> None:
+    report(1.5, {"workers": [WORKER, WORKER], "workers_wanted": 2, "fail_open": True, "policy_problem": "policy.toml: bad"})
+    packets = status(device)["inspect"]["packets"]
+    assert packets == {
+        "workers": 2,
+        "workers_wanted": 2,
+        "fail_open": True,
+        "received": 200,
+        "overrun": 4,
+        "flows": 14,
+        "bugs": 0,
+        "scanner": "down",
+        "list_records": 5,
+        "policy_problem": "policy.toml: bad",
+    }
+    lines = render_status(status(device), colour=False).splitlines()
+    assert "  workers   2 of 2, 14 connections, 200 packets, 4 passed unseen for want of time" in lines
+    assert "  viruses   only known hashes: the scanner is down" in lines
+    assert "  policy    policy.toml: bad" in lines
+
+
+@pytest.mark.parametrize("packets", [{}, {"workers": None}, {"workers": [None, {"queue": 1}]}, {"workers": "x"}], ids=str)
+def test_a_report_of_another_shape_is_no_traceback(device: Device, report, packets: object) -> None:
+    report(1.5, packets)
+    told = status(device)["inspect"]["packets"]
+    assert told["received"] == 0
