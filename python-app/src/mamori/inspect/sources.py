@@ -23,7 +23,11 @@ from mamori.inspect.policy import Policy
 
 def read_policy(path: Path) -> Policy:
     """The policy in a file; the defaults if there is none. BadInputError or MamoriError names what is wrong with it."""
-    return parse(Policy, read_toml(path), str(path)) if path.exists() else Policy()
+    if not path.exists():
+        return Policy()
+    if not path.is_file():  # to open a pipe would wait for ever for somebody to write
+        raise MamoriError(f"{path}: not a file")
+    return parse(Policy, read_toml(path), str(path))
 
 
 class NoLists:
@@ -127,7 +131,7 @@ class JudgeSource:
         return True
 
     def _read_lists(self) -> bool:
-        if not self._lists_path.exists():
+        if not self._lists_path.is_file():
             return False
         try:
             opened = ListFile.open(self._lists_path)
