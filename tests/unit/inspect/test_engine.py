@@ -56,6 +56,18 @@ def test_a_blocked_site_gets_a_page_and_the_server_not_a_byte_of_the_last_piece(
     assert network.told == [("dangerous-site", "blocked", "www.example.com/file")]
 
 
+def test_a_blocked_request_behind_one_that_waits_for_its_answer_gets_no_page_that_could_be_taken_for_it() -> None:
+    network = Network(BLOCK_EXAMPLE)
+    connection = network.connect()
+    connection.client(GET.replace(b"www.example.com", b"www.example.org"))
+    connection.client(GET)
+    for _ in range(5):
+        connection.repeat(CLIENT)
+    assert b"403" not in connection.to_client
+    assert b"www.example.com" not in connection.to_server
+    assert connection.is_reset[SERVER]
+
+
 def test_a_form_posted_to_a_blocked_site_gets_a_refusal_without_a_page() -> None:
     network = Network(BLOCK_EXAMPLE)
     connection = network.connect()

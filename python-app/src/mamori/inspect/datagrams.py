@@ -54,8 +54,9 @@ class DatagramFlow:
         if not self._is_blocked:
             if self._protocol == "dns":
                 refusal = self._read_dns(queued, packet)
-                if refusal is not None and len(queued.tokens) == 1:
-                    self._desk.out.append(Replace(queued.tokens[0], refusal))
+                if refusal is not None:
+                    whole = bool(refusal) and len(queued.tokens) == 1
+                    self._desk.out.extend([Replace(queued.tokens[0], refusal)] if whole else map(Drop, queued.tokens))
                     return
             elif direction == ORIGINATOR:
                 self._read_client(bytes(packet.payload))
@@ -69,7 +70,8 @@ class DatagramFlow:
             out.extend(Accept(token, decided, not decided) for token in queued.tokens)
 
     def _read_dns(self, queued: Queued, packet: Packet) -> bytes | None:
-        """A question is told; the packet that answers one for a blocked name is given as the refusal that takes its place."""
+        """A question is told; the packet that answers one for a blocked name is given as the refusal that takes its place,
+        empty where none can be made of it: nobody gets it then."""
         try:
             message = parse_message(bytes(packet.payload))
         except DnsError:
@@ -91,7 +93,7 @@ class DatagramFlow:
                 try:
                     return refuse_dns(queued.data, packet, queued.info)
                 except CraftError:
-                    return None
+                    return b""
         return None
 
     def _read_client(self, payload: bytes) -> None:

@@ -192,6 +192,11 @@ class ResponseReader:
                 events.append(AnomalyFound(messages.head.start, messages.offset, Anomaly.UNEXPECTED_BODY))
         return events + messages.end()
 
+    @property
+    def pending(self) -> int:
+        """Responses that are not complete: that are expected, and one that is under way."""
+        return len(self._waiting) + (self._messages.body is not None)
+
     def switch(self) -> None:
         """The client began another protocol: all that follows is opaque."""
         self._messages.switch()

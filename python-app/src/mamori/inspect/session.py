@@ -293,15 +293,21 @@ class Session:
             if signature is not None:
                 why = "it was infected when it was fetched before"
                 desk.tell(self.parties, Function.VIRUS, Action.BLOCKED, "http", address, category=signature, detail=why)
-                self.block = Answer(answer_infected(request, signature, contact))
+                self._refuse(answer_infected(request, signature, contact))
                 return
         for url in request.urls:
             judgement = judge.judge_url(url)
             if judgement.blocking is not None:
                 self._tell(str(url), judgement, True)
-                self.block = Answer(answer_request(request, judgement.blocking, contact))
+                self._refuse(answer_request(request, judgement.blocking, contact))
                 return
             self._tell_once(url.host, judgement, subject=str(url))
+
+    def _refuse(self, page: bytes) -> None:
+        """Answer the request in the server's place. Where an earlier response is still to come, the client would take the page for
+        that one: the connection ends instead, and a client that pipelines asks again."""
+        busy = isinstance(self._reader, HttpReader) and self._reader.is_answering
+        self.block = Cut(ORIGINATOR) if busy else Answer(page)
 
     def _on_hello(self, seen: HelloSeen) -> None:
         hello, judge, port = seen.hello, self._desk.judge, self._flow.responder[1]

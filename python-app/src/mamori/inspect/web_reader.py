@@ -85,6 +85,11 @@ class HttpReader:
     def held_bytes(self) -> int:
         return self._connection.requests.held_bytes + self._connection.responses.held_bytes
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether an earlier request than the last one waits for the end of its response."""
+        return self._connection.responses.pending > 1
+
     def _findings(self, direction: int, events: Iterable[Event]) -> list[Finding]:
         base = self._offsets[direction]
         found: list[Finding] = []
