@@ -22,6 +22,7 @@ class CarriedFile:
     name: str
     subject: str
     scan: int
+    ends_with_stream: bool = False
     is_open: bool = True
     is_waiting: bool = False
     signature: str | None = None
@@ -50,7 +51,7 @@ class Files:
         """A file begins, and its scan with it."""
         desk = self._desk
         scan, desk.next_scan = desk.next_scan, desk.next_scan + 1
-        carried = CarriedFile(direction, started.name, started.subject, scan)
+        carried = CarriedFile(direction, started.name, started.subject, scan, started.ends_with_stream)
         if len(self._files) >= MAX_FILES:
             carried.unseen = "too many files at once"
         else:

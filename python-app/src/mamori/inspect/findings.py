@@ -91,12 +91,13 @@ class QuestionSeen:
 @dataclass(frozen=True, slots=True)
 class FileStarted:
     """A file begins at `start`. `name` is what its sender calls it, "" if nothing; `subject` what people would call the carrier: a
-    URL, `mail from a@b "Subject"`, an FTP path."""
+    URL, `mail from a@b "Subject"`, an FTP path. `ends_with_stream`: nothing before the end of the stream says that it is whole."""
 
     file: int
     start: int
     name: str
     subject: str
+    ends_with_stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)

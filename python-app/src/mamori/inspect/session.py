@@ -370,7 +370,8 @@ class Session:
             return
         if carried.is_overwritten and data.end > data.start:
             self._holds[direction].overwrite(data.start, data.end, data.coding)
-        elif self.delivers_whole and self._blocks_viruses and carried.unseen is None:
+        elif (self.delivers_whole or carried.ends_with_stream) and self._blocks_viruses and carried.unseen is None:
+            # A file that only the stream's end ends would be out before its verdict: no packet of it is known to be the last.
             self._holding = True
 
     def _on_file_end(self, ended: FileEnded, direction: int) -> None:

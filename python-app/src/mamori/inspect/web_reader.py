@@ -138,7 +138,8 @@ class HttpReader:
             self._files[direction] = _Form(number, subject, content_type)
             self._next_file = number + _FORM_NUMBERS
         else:
-            self._files[direction] = _Whole(number, subject, _name_of(fields, subject))
+            length = fields.get("content-length") or fields.get("transfer-encoding")
+            self._files[direction] = _Whole(number, subject, _name_of(fields, subject), response is not None and length is None)
 
 
 _FORM_NUMBERS = 1 << 20
@@ -158,10 +159,11 @@ class _Body(Protocol):
 class _Whole:
     """The body is one file."""
 
-    __slots__ = ("_name", "_number", "_started", "_subject", "next_file")
+    __slots__ = ("_ends_with_stream", "_name", "_number", "_started", "_subject", "next_file")
 
-    def __init__(self, number: int, subject: str, name: str) -> None:
+    def __init__(self, number: int, subject: str, name: str, ends_with_stream: bool) -> None:
         self._number, self._subject, self._name = number, subject, name
+        self._ends_with_stream = ends_with_stream
         self._started = False
         self.next_file = number + 1
 
@@ -169,7 +171,7 @@ class _Whole:
         if self._started:
             return []
         self._started = True
-        return [FileStarted(self._number, start, self._name, self._subject)]
+        return [FileStarted(self._number, start, self._name, self._subject, self._ends_with_stream)]
 
     def receive(self, start: int, end: int, coding: Coding, data: bytes | memoryview) -> list[Finding]:
         found = self._start(start)
