@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from firmware.netns import open_tap, start_namespace
 from firmware.process import run
-from mamori.inspect.flow import Flow, FlowTable
+from mamori.inspect.flow import Flow, FlowTable, State
 from mamori.inspect.fragments import Discarded, FragmentTable, Reassembled
 from mamori.inspect.packet import ACK, TCP, Packet, parse_packet
 from mamori.inspect.reassembly import Closed, ConflictSeen, Data, Refused, Restarted, Retransmitted, StreamEvent, UrgentSeen
@@ -133,6 +133,7 @@ class Reading:
         self.flow = flow
         self.said = bytearray(), bytearray()
         self.urgent: list[int] = []
+        self.said_in_syn = False
         self.counts: Counter[type[StreamEvent]] = Counter()
 
     def take(self, direction: int, events: list[StreamEvent]) -> None:
@@ -140,6 +141,7 @@ class Reading:
             self.counts[type(event)] += 1
             if isinstance(event, Data):
                 assert event.start == len(self.said[direction])
+                self.said_in_syn = self.said_in_syn or self.flow.state is State.OPENING
                 self.said[direction].extend(event.data)
             elif isinstance(event, Restarted):
                 self.said[direction].clear()
