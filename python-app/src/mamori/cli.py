@@ -62,8 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     worker.set_defaults(run=_inspect_worker)
 
     from mamori.events.commands import add_commands as add_events
+    from mamori.inspect.lists.commands import add_commands as add_lists
 
     add_events(commands, _write, _log)
+    add_lists(commands, _write)
 
     boot_state = commands.add_parser("boot-state", help="the boot loader's state").add_subparsers(required=True, metavar="COMMAND")
     show = boot_state.add_parser("show", allow_abbrev=False, help="which slot starts next, and why")

@@ -168,3 +168,17 @@ def test_no_command_imports_what_it_does_not_need(device: Device, arguments: tup
     loaded = set(done.stderr.split("@")[-1].split())
     assert "mamori.cli" in loaded
     assert loaded & HEAVY <= ({"urllib"} if sys.version_info < (3, 13) else set()), "pathlib needs urllib before Python 3.13"
+
+
+def test_lists_are_compiled_and_looked_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lists.toml").write_text(
+        '[lists.phish]\nkind = "dangerous"\ncategory = "phishing"\nlabel_ja = "詐欺"\nlabel_en = "Phishing"\nfiles = ["a.txt"]\n'
+    )
+    (tmp_path / "a.txt").write_text("bad.example\n")
+    out = str(tmp_path / "out.mlf")
+    assert cli.main(["lists", "compile", out, "--source", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert cli.main(["lists", "lookup", out, "www.bad.example", "good.example"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("www.bad.example: phish (Phishing)")
+    assert second == "good.example: on no list"
