@@ -267,3 +267,19 @@ def test_old_events_stay_while_the_clock_is_before_the_build(path: Path, write_l
     for second in range(0, 3 * int(SETTLE_S), 60):
         writer.on_timer(Clocks(second, second))
     assert asked(path, "SELECT subject, clock_ok FROM events") == [("1970", 0)]
+
+
+def test_what_can_only_be_a_bug_ends_the_writer_and_the_next_one_goes_on(path: Path, write_log) -> None:
+    writer = Writer(path, BUILD_S, write_log, START)
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TRIGGER bug BEFORE INSERT ON events WHEN new.subject = 'bug' BEGIN SELECT raise(ABORT, 'no'); END"
+        )
+    connection.close()
+    writer.receive(datagram(event("bug")), START)
+    with pytest.raises(sqlite3.IntegrityError):
+        writer.on_timer(after(1))
+    writer = Writer(path, BUILD_S, write_log, after(2))
+    writer.receive(datagram(event("next")), after(3))
+    writer.close(after(4))
+    assert subjects(path) == ["next"]
