@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mamori.formats.problems import BadInputError
 from mamori.inspect.scan.clamd import MAX_SIGNATURE_CHARACTERS, Version, parse_answer, parse_version
 from mamori.inspect.scan.hashes import MAX_NAME_BYTES, HashList, encode_hashes, parse_hashes
+from mamori.inspect.scan.health import Condition
 from mamori.inspect.scan.scanner import ANSWER_TIMEOUT_S, Scanner, ScanSettings
 from mamori.inspect.scan.verdicts import Clean, Infected, Unscanned
 
@@ -96,6 +97,17 @@ class Peer:
     def close(self) -> None:
         for connection in (self._listening, *self._open):
             connection.close()
+
+
+@pytest.mark.parametrize("answer", [b"UNKNOWN COMMAND\0", b"HTTP/1.1 400 Bad Request\r\n", b"\0", b"stream: OK\0"])
+def test_something_else_at_the_socket_is_not_taken_for_clamd(tmp_path: Path, answer: bytes) -> None:
+    path = tmp_path / "socket"
+    with contextlib.closing(Peer(path)) as peer, contextlib.closing(Scanner(ScanSettings(path), 0.0)) as scanner:
+        peer.act(0, "accept")
+        peer.act(0, answer)
+        scanner.on_ready(0.0)
+        assert scanner.health.condition is Condition.DOWN
+        assert scanner.health.reason == f"clamd answers {answer!r}"
 
 
 FILES = st.integers(0, 3)

@@ -387,6 +387,38 @@ def test_more_files_than_sessions_wait_their_turn(clamd: Clamd) -> None:
     assert verdicts == {file: MARKED if file % 7 == 0 else Clean() for file in range(100)}
 
 
+def test_a_file_that_is_cancelled_while_it_waits_is_not_sent(clamd: Clamd) -> None:
+    with contextlib.closing(open_scanner(ScanSettings(clamd.socket, max_sessions=1))) as scanner:
+        scanner.begin(1)
+        feed(scanner, 1, bytes(100_000))
+        scanner.begin(2)
+        feed(scanner, 2, MARKER)
+        scanner.finish(2, time.monotonic())
+        scanner.cancel(2, time.monotonic())
+        scanner.finish(1, time.monotonic())
+        verdicts = await_verdicts(scanner)
+        assert verdicts == {1: Clean()}
+        usage = scanner.usage()
+        assert (usage.open_files, usage.open_sessions) == (0, 0)
+
+
+def test_a_clamd_with_a_smaller_limit_says_so_before_it_closes(tmp_path: Path) -> None:
+    clamd = prepare_clamd(tmp_path, StreamMaxLength="1M")
+    with started_clamd(clamd), contextlib.closing(open_scanner(ScanSettings(clamd.socket))) as scanner:
+        scanner.begin(1)
+        feed(scanner, 1, noise(2 * MEGABYTE))
+        check_until("clamd has closed", lambda: bytes_refused(scanner, 1), within_s=10)
+        scanner.finish(1, time.monotonic())
+        (verdict,) = await_verdicts(scanner).values()
+        assert verdict == Unscanned(Why.TOO_LARGE, "INSTREAM size limit exceeded. ERROR")
+
+
+def bytes_refused(scanner: Scanner, file: int) -> bool:
+    """Send more without looking at what came back; whether the sessions are gone because of it."""
+    scanner.feed(file, b"more", time.monotonic())
+    return scanner.usage().open_sessions == 0
+
+
 def test_files_that_are_cancelled_get_no_verdict_and_leave_nothing(scanner: Scanner) -> None:
     now = time.monotonic()
     for file in range(20):

@@ -103,6 +103,15 @@ def test_a_backlog_keeps_what_is_still_needed() -> None:
     assert (backlog.start, backlog.end, len(backlog)) == (9, 9, 0)
 
 
+@pytest.mark.parametrize(("start", "end"), [(1, 3), (3, 7), (4, 3)])
+def test_bytes_that_a_backlog_does_not_have_are_an_error(start: int, end: int) -> None:
+    backlog = Backlog()
+    backlog.append(b"abcdef")
+    backlog.release(2)
+    with pytest.raises(ValueError, match="of a backlog from 2 to 6"):
+        backlog.view(start, end)
+
+
 def test_a_file_keeps_no_more_than_is_scanned_but_hashes_all() -> None:
     scan = FileScan(1, None)
     assert [scan.receive(b"x" * 60, 100), scan.receive(b"x" * 60, 100), scan.receive(b"x" * 60, 100)] == [60, 40, 0]
