@@ -110,6 +110,8 @@ def test_bytes_that_a_backlog_does_not_have_are_an_error(start: int, end: int) -
     backlog.release(2)
     with pytest.raises(ValueError, match="of a backlog from 2 to 6"):
         backlog.view(start, end)
+    with backlog.view(1, 1) as nothing:
+        assert bytes(nothing) == b"", "a session that has sent all it needs"
 
 
 def test_a_file_keeps_no_more_than_is_scanned_but_hashes_all() -> None:

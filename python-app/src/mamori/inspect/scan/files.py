@@ -41,7 +41,7 @@ class Backlog:
         """The bytes [start, end). Release it before anything else is done here: a buffer that is looked at cannot grow.
 
         ValueError if they were let go, which would be a bug: an error costs one file, an empty view would be sent for ever."""
-        if not self.start <= start <= end <= self.end:
+        if start != end and not self.start <= start < end <= self.end:
             raise ValueError(f"bytes {start} to {end} of a backlog from {self.start} to {self.end}")
         with memoryview(self._data) as whole:
             return whole[start - self.start : end - self.start]
