@@ -54,6 +54,7 @@ def test_gaps_in_the_stream_are_in_no_range() -> None:
         places = {start + at: data[at] for start, data in pieces for at in range(len(data))}
         ranges = read.files[1].ranges
         assert bytes(places[at] for start, end in ranges for at in range(start, end)) == CODED
+        assert read.files[1].end == ranges[-1][1]
 
 
 MULTIPART = b"Content-Type: multipart/mixed; boundary="
@@ -80,6 +81,24 @@ LENIENT = {
         [],
     ),
     "a comment": (multipart(ATTACHED, head=b"Content-Type: (x;) multipart/mixed (y); (z) boundary=b (w)\r\n"), [VIRUS], []),
+    "comments in a comment": (
+        multipart(ATTACHED, head=b"Content-Type: (x (y) z) multipart/mixed; boundary=b\r\n"),
+        [VIRUS],
+        [],
+    ),
+    "text behind a boundary that begins like the outer one": (
+        multipart(
+            multipart(b"\r\nx", boundary=b"bb", end=b"--bb!\r\n\r\ny\r\n--bb--\r\nepilogue"),
+            b"\r\nz",
+        ),
+        [b"x", b"y", b"z"],
+        ["text behind a boundary"],
+    ),
+    "two multiparts with one boundary, which is the outer one's": (
+        multipart(b"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: x\r\n\r\nbody"),
+        [b"Subject: x\r\n\r\nbody"],
+        ["a boundary used twice"],
+    ),
     "a missing semicolon": (multipart(ATTACHED, head=b"Content-Type: multipart/mixed boundary=b\r\n"), [VIRUS], []),
     "a missing quote": (multipart(ATTACHED, head=MULTIPART + b'"b\r\n'), [VIRUS], []),
     "multipart without a subtype": (multipart(ATTACHED, head=b"Content-Type: multipart; boundary=b\r\n"), [VIRUS], []),
@@ -253,6 +272,19 @@ def test_a_part_behind_one_that_is_too_deep_is_seen() -> None:
         inner = multipart(inner, boundary=b"n%d" % level, end=b"")
     read = read_whole(multipart(inner, ATTACHED))
     assert [file.data for file in read.files.values()] == [b"", VIRUS]
+
+
+def test_a_file_ends_before_the_gap_that_follows_it() -> None:
+    mail = multipart(b"\r\ntext")
+    end = mail.index(b"\r\n--b--")
+    for first in range(end - 4, end + 1):
+        read = read_segments([(BASE, mail[:first]), (BASE + first, mail[first:end]), (BASE + end + 50, mail[end:])])
+        assert read.files[1].end == BASE + end
+
+
+def test_depth_is_of_what_is_open() -> None:
+    inner = [multipart(b"\r\nx", boundary=b"n%d" % number) for number in range(MAX_NESTING * 2)]
+    assert read_whole(multipart(*inner)).contents == [b"x"] * len(inner)
 
 
 @pytest.mark.parametrize("part", [b"\r\nx", b"\r\nbegin 644 x\r\n!00``\r\nend"], ids=["parts", "uuencoded files"])
