@@ -75,7 +75,8 @@ def test_a_download_through_a_bad_network_is_read_as_curl_reads_it(tmp_path: Pat
     assert reading.counts[Retransmitted] > 0
     assert not {ConflictSeen, GapSeen, Refused} & set(reading.counts)
     assert (wire.box.largest > 10_000) == offload
-    assert reading.flow.state is State.CLOSED
+    # A late copy of data opens a closed flow again (flow.TRANSITIONS): a FIN is not believed for ever.
+    assert reading.flow.state is not State.OPEN
 
 
 def test_a_download_through_a_good_network_is_in_order(tmp_path: Path) -> None:
