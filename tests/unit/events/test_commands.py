@@ -329,5 +329,5 @@ def test_other_commands_do_not_pay_for_the_database() -> None:
 
 
 def test_the_options_of_these_commands_cost_no_import_of_their_own() -> None:
-    before = loaded_by("import argparse, os, sys, collections.abc, typing, mamori")
+    before = loaded_by("from __future__ import annotations; import argparse, os, sys, collections.abc, typing, mamori")
     assert loaded_by("import mamori.events.commands") - before == {"mamori.events", "mamori.events.commands"}

@@ -304,3 +304,10 @@ def test_what_is_set_aside_leaves_a_free_place_and_replaces_what_was_there(path:
     assert asked(aside, "SELECT subject FROM events") == [("second",)], "its WAL went with it"
     written(path, [event("third", function=Function.IPS)])
     assert asked(path, "SELECT subject FROM events") == [("third",)]
+
+
+def test_a_checkpoint_waits_for_the_disk(path: Path) -> None:
+    # NORMAL is 1. A killed process cannot tell it from OFF: what was written lives on in the kernel; only a power cut would.
+    store = Store(path, check=False)
+    assert store._connection.execute("PRAGMA synchronous").fetchone() == (1,)
+    store.close()

@@ -283,3 +283,31 @@ def test_what_can_only_be_a_bug_ends_the_writer_and_the_next_one_goes_on(path: P
     writer.receive(datagram(event("next")), after(3))
     writer.close(after(4))
     assert subjects(path) == ["next"]
+
+
+def page_of(path: Path, name: str) -> int:
+    ((page,),) = asked(path, "SELECT rootpage FROM sqlite_schema WHERE name = ?", name)
+    return int(page)
+
+
+def test_a_damage_that_is_seen_only_when_writing_is_not_opened_again_and_repetitions_begin_anew(path: Path, write_log) -> None:
+    writer = Writer(path, BUILD_S, write_log, START)
+    writer.receive(datagram(event("again")), START)
+    writer.on_timer(after(1))
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.close()
+    # One page of an index: the database opens, and all but this can be read.
+    with path.open("r+b") as file:
+        file.seek((page_of(path, "events_at_s") - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    for second in range(2, 40):
+        writer.receive(datagram(event(f"{second}", NOW_S + second)), after(second))
+        writer.on_timer(after(second))
+    writer.receive(datagram(event("again", NOW_S + 40)), after(40))
+    writer.close(after(41))
+    assert asked(path, "SELECT times FROM events WHERE times != 1") == [], "a row of the old database is no row of this one"
+    assert subjects(path).count("a new database of events begins: the last one is damaged") == 1
+    assert subjects(path)[-1] == "again"
+    assert len(subjects(path)) == 1 + 38 + 1
+    assert path.with_name("events.db.damaged").exists()

@@ -121,6 +121,7 @@ ADDRESSES = {
     "a Request to renew": (dhcp((12, b"pc"), ciaddr=b"\xc0\0\2\x12"), "192.0.2.18"),
     "an Inform": (dhcp((12, b"pc"), kind=8, ciaddr=b"\xc0\0\2\x12"), "192.0.2.18"),
     "a Discover": (dhcp((12, b"pc"), (50, b"\xc0\0\2\x11"), kind=1), ""),
+    "a Discover that says an address, which none should have": (dhcp((12, b"pc"), kind=1, ciaddr=b"\xc0\0\2\x12"), ""),
     "an option of another length": (dhcp((12, b"pc"), (50, b"\xc0\0\2")), ""),
 }
 
