@@ -237,11 +237,12 @@ class Session:
         if mode is Mode.OFF or text in self._judged:
             return
         self._judged.add(text)
-        blocks = mode is Mode.BLOCK
+        # Of mail and FTP nothing is cut for it: the readers read both ways, and broken but honest mailers are many.
+        blocks = mode is Mode.BLOCK and self.protocol == "http" and not self._is_exempt
         action = Action.BLOCKED if blocks else Action.LOGGED
         self._desk.tell(self.parties, Function.EVASION, action, self.protocol, self._subject, detail=text)
         self._desk.tally(self.parties, Function.EVASION, "flow", "", 1, int(blocks))
-        if blocks and self.protocol == "http" and not self._is_exempt:
+        if blocks:
             self.block = Cut(ORIGINATOR)
 
     # --- findings ----------------------------------------------------------------------------------------------------------
