@@ -211,6 +211,7 @@ def test_a_suricata_that_hangs_is_seen_does_not_answer_and_ends_nothing_once_it_
             assert control.version().startswith("7.")
             assert control.uptime_s() >= 0
             os.kill(pid, signal.SIGSTOP)
+            check_until("all its threads have stopped", lambda: all_stopped(pid), within_s=5)
             started = time.monotonic()
             with pytest.raises(ControlError, match="no answer"):
                 control.uptime_s()
@@ -225,6 +226,12 @@ def test_a_suricata_that_hangs_is_seen_does_not_answer_and_ends_nothing_once_it_
         thread.join(patience_s(10))
         assert not thread.is_alive()
         assert fetch(lab, "file") == FILE
+
+
+def all_stopped(pid: int) -> bool:
+    """proc_pid_stat(5): the state follows the name."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
 
 
 def queue_state(lab: Lab) -> QueueState:
