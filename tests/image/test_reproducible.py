@@ -115,6 +115,8 @@ def test_nothing_is_made_again_when_nothing_changed(elsewhere: Built) -> None:
     assert keys_of(folder) == before
     assert again.folder == elsewhere.folder
     lines = [line for line in progress.getvalue().splitlines() if line.strip()]
+    # The mirror may have moved on since the lock was written; that is told every time.
+    lines = [line for line in lines if not line.startswith("warning: debian.lock: ")]
     assert len(lines) >= 15
     assert [line for line in lines if "cached" not in line] == []
 
