@@ -46,7 +46,10 @@ TALKS = st.lists(
 @given(TALKS, st.lists(st.integers(0, 500), max_size=10))
 def test_any_talk_says_the_same_in_any_segments(said: Talk, at: list[int]) -> None:
     def heard(talk: Talk) -> object:
-        return read(lambda: ImapReader(mail=Recorder), talk, ImapError)
+        found = read(lambda: ImapReader(mail=Recorder), talk, ImapError)
+        if any(b"COMPRESS" in data for _, data in join(said)):  # ranges are then those of the segments
+            return found.messages, found.evasions, found.oddities, found.opaque, found.error
+        return found
 
     whole = heard(join(said))
     assert heard(byte_by_byte(said)) == whole

@@ -195,7 +195,7 @@ PARTS = {
     ),
     "the text by its look": (
         [fetched(b"BODY[TEXT] " + literal(b"Multipart:\r\n\r\n--xyz\r\nContent-Type: a/b\r\n\r\nx"))],
-        b"Content-Type: multipart/mixed\r\n\r\n",
+        b'Content-Type: multipart/mixed; boundary="xyz"\r\n\r\n',
     ),
     "decoded by the server": (
         [fetched(b"BODYSTRUCTURE " + STRUCTURE), fetched(b"BINARY[2] ~" + literal(EVIL))],
@@ -274,7 +274,9 @@ def test_pieces_end_with_the_mail_whose_size_was_told() -> None:
 
 def test_pieces_that_do_not_go_on_are_files_of_their_own() -> None:
     mail = BASE64[:1600]
-    said = [fetched(b"BODY[2]<%d> " % at + literal(mail[at : at + 400])) for at in (0, 400, 1000)]
+    said = [
+        fetched(b"BODY[2]<%d> " % at + literal(mail[at : at + 400])) for at in (0, 400, 1001)
+    ]  # the last one in the middle of a quantum
     first, second = read(ImapReader, [*talk(HELLO), *said], ImapError).files
     whole = EVIL[: 800 // 78 * 57]
     assert first.data.startswith(whole)
@@ -387,14 +389,25 @@ def test_a_server_that_deflates_at_once_is_read() -> None:
     assert files_of(join(compressed(fetched(b"BODY[] " + literal(b"abc"))))) == [(b"abc", True, {Coding.COMPRESSED})]
 
 
-@pytest.mark.parametrize(
-    ("stream", "trouble"), [(b"\xff" * 9, "not deflated as agreed"), (b"\3\0", "the deflated stream has an end")]
-)
+@pytest.mark.parametrize(("stream", "trouble"), [(b"\xff" * 9, "not deflated as agreed"), (b"\3\0", "more comes after the end")])
 def test_what_cannot_be_inflated_is_opaque(stream: bytes, trouble: str) -> None:
     said = [*compressed(server(b"* 1 FETCH (BODY[] {99}\r\nabc")), server(stream), server(b"more")]
     found = read(lambda: ImapReader(mail=Recorder), said, ImapError)
     assert [(file.data[:3], file.is_complete) for file in found.files] == [(b"abc", False)]
     assert (found.evasions, found.opaque) == ([f"compressed IMAP: {trouble}"], "imap")
+
+
+def test_the_end_of_the_deflated_stream_is_no_evasion() -> None:
+    """Dovecot's last bytes, after LOGOUT."""
+    found = read(lambda: ImapReader(mail=Recorder), [*compressed(server(b"* BYE\r\n")), server(b"\3\0")], ImapError)
+    assert (found.anomalies, found.opaque, found.error) == ([], None, None)
+
+
+def test_a_text_that_is_read_by_its_look_is_no_evasion() -> None:
+    """The boundary is in it; a header made up without one would be an anomaly of its own."""
+    text = b'--a"b\r\nContent-Type: text/plain\r\n\r\nx\r\n--a"b--\r\n'
+    found = read(ImapReader, [*talk(HELLO), fetched(b"BODY[TEXT] " + literal(text))], ImapError)
+    assert ([file.data.strip() for file in found.files], found.anomalies) == ([b"x"], [])
 
 
 def test_a_bomb_is_opaque() -> None:

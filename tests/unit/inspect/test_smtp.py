@@ -292,6 +292,32 @@ def test_commands_pipelined_after_a_refused_starttls_are_commands() -> None:
     assert (said.messages, said.evasions, said.tls) == ([b"x\r\n"], [AFTER_STARTTLS], None)
 
 
+def test_answers_are_counted_through_messages_that_were_not_waited_for() -> None:
+    early = rb"C: DATA\r\none\r\n.\r\nDATA\r\ntwo\r\n.\r\nDATA\r\nNOOP\r\nDATA"
+    answers = rb"S: 354 go\r\n250 ok\r\n354 go\r\n250 ok\r\n503 no\r\n250 ok\r\n354 go"
+    said = heard(talk(HELLO + early + b"\n" + answers + b"\n" + rb"C: three\r\n."))
+    assert said.messages == [b"one\r\n", b"two\r\n", b"NOOP\r\nDATA\r\n", b"three\r\n"]
+    assert set(said.evasions) == {EARLY}
+
+
+def test_an_answer_too_many_is_not_taken_for_that_to_data() -> None:
+    said = heard(talk(HELLO + b"C: NOOP\\r\\nDATA\nS: 250 ok\\r\\n250 ok\\r\\n354 go\nC: x\\r\\n."))
+    assert (said.messages, said.anomalies) == ([b"x\r\n"], [])
+
+
+def test_what_was_read_in_the_wrong_way_waits_for_no_answer() -> None:
+    dialogue = talk(HELLO + b"C: DATA\\r\\nx\\r\\n.\\r\\nRSET\nS: 503 no\\r\\n500\\r\\n500\\r\\n250 ok\nC: STARTTLS\nS: 220 go")
+    assert heard(dialogue).tls == TlsBegins(offsets(dialogue))
+
+
+def test_lmtp_answers_are_counted_by_recipients() -> None:
+    sent = rb"C: LHLO a\r\nMAIL FROM:<a@a>\r\nRCPT TO:<b@b>\r\nRCPT TO:<c@c>\r\nDATA"
+    answers = rb"S: 250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go"
+    end = b"C: x\\r\\n.\\r\\nRSET\\r\\nSTARTTLS\nS: 250 b\\r\\n250 c\\r\\n250 ok\\r\\n220 go"
+    dialogue = talk(b"S: 220 x\n" + sent + b"\n" + answers + b"\n" + end)
+    assert heard(dialogue).tls == TlsBegins(offsets(dialogue))
+
+
 def test_a_server_that_goes_on_in_clear_text_after_starttls_is_told() -> None:
     said = heard(talk(HELLO + b"C: STARTTLS\nS: 220 go\\r\\n250 injected"))
     assert said.evasions == ["the server sends more after its answer to STARTTLS, before the client began with TLS"]

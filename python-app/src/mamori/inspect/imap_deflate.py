@@ -37,8 +37,8 @@ class Inflater:
             self._given += len(plain)
             if self._given > max(FREE_BYTES, MAX_RATIO * self._fed):
                 self.trouble = "it inflates beyond reason"
-            elif self._inflate.eof and not self.trouble:
-                self.trouble = "the deflated stream has an end"
+            elif self._inflate.unused_data and not self.trouble:
+                self.trouble = "more comes after the end"  # the end itself is how Dovecot says goodbye
             if plain:
                 yield plain
 

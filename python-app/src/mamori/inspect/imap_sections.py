@@ -35,7 +35,7 @@ _IN_QUANTA = re.compile(rb"^content-transfer-encoding[ \t]*:\s*(?:base64|quoted-
 _MULTIPART = re.compile(rb"^content-type[ \t]*:\s*multipart/", re.IGNORECASE | re.MULTILINE)
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{16,}={0,2}")
-_DELIMITER = re.compile(rb"^--[^\r\n]{1,72}\r?\ncontent-", re.IGNORECASE | re.MULTILINE)
+_DELIMITER = re.compile(rb"^--([^\r\n]{1,72}?)[ \t]*\r?\ncontent-", re.IGNORECASE | re.MULTILINE)
 _MAIL = re.compile(
     rb"[!-9;-~]{1,60}:[^\n]*\n(?:(?:[!-9;-~]{1,60}:|[ \t])[^\n]*\n)*?(?:subject|from|mime-version|content-type)[ \t]*:",
     re.IGNORECASE,
@@ -43,7 +43,7 @@ _MAIL = re.compile(
 _SOFT_BREAK = re.compile(rb"=\r?\n")
 
 _AS_BASE64 = b"Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n"
-_AS_MULTIPART = b"Content-Type: multipart/mixed\r\n\r\n"  # MailReader then finds the boundary
+_AS_MULTIPART = b'Content-Type: multipart/mixed; boundary="%s"\r\n\r\n'
 _AS_MAIL = b"Content-Type: message/rfc822\r\n\r\n"
 _AS_QUOTED = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
 _AS_TEXT = b"Content-Type: text/plain\r\n\r\n"
@@ -129,8 +129,9 @@ def guess_header(sample: bytes, is_whole_mail: bool) -> bytes:
         return b"" if is_whole_mail else _AS_MAIL
     if _BASE64.fullmatch(plain):
         return _AS_BASE64
-    if _DELIMITER.search(sample):
-        return _AS_MULTIPART
+    delimiter = _DELIMITER.search(sample)
+    if delimiter:
+        return _AS_MULTIPART % delimiter[1].replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     if b"\0" in sample:
         return _AS_BINARY
     return _AS_QUOTED if _SOFT_BREAK.search(sample) else _AS_TEXT
