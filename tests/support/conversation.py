@@ -174,12 +174,12 @@ class Connection:
         self._send(SERVER, b"", flags=_SYN | _ACK, sequence=5000)
         self._send(CLIENT, b"")
 
-    def client(self, data: bytes, size: int | None = None, *, fin: bool = False) -> None:
-        """The client says this, in segments of so many bytes."""
-        self._say(CLIENT, data, size, fin)
+    def client(self, data: bytes, size: int | None = None, *, fin: bool = False) -> int:
+        """The client says this, in segments of so many bytes; the last one's token."""
+        return self._say(CLIENT, data, size, fin)
 
-    def server(self, data: bytes, size: int | None = None, *, fin: bool = False) -> None:
-        self._say(SERVER, data, size, fin)
+    def server(self, data: bytes, size: int | None = None, *, fin: bool = False) -> int:
+        return self._say(SERVER, data, size, fin)
 
     def segment(self, side: int, offset: int, data: bytes, *, flags: int = _ACK) -> int:
         """A segment at an offset of the stream, whatever was sent before; its token."""
@@ -204,8 +204,8 @@ class Connection:
         """Whether client and server got an RST."""
         return self.hosts[CLIENT].is_reset, self.hosts[SERVER].is_reset
 
-    def _say(self, side: int, data: bytes, size: int | None, fin: bool) -> None:
-        host = self.hosts[side]
+    def _say(self, side: int, data: bytes, size: int | None, fin: bool) -> int:
+        host, token = self.hosts[side], 0
         step = size or max(1, len(data))
         pieces = [data[at : at + step] for at in range(0, len(data), step)] or [b""]
         for number, piece in enumerate(pieces):
@@ -214,7 +214,8 @@ class Connection:
             sequence = host.next
             host.next += len(piece) + last
             host.unacknowledged.append((sequence, piece, flags))
-            self._send(side, piece, sequence=sequence, flags=flags)
+            token = self._send(side, piece, sequence=sequence, flags=flags)
+        return token
 
     def _send(self, side: int, data: bytes, *, sequence: int | None = None, flags: int = _ACK) -> int:
         host = self.hosts[side]

@@ -8,6 +8,7 @@ import email.policy
 
 import pytest
 
+from mamori.inspect.connection import SIGNATURE_BYTES
 from mamori.inspect.reassembly import AHEAD_BYTES
 from tests.support.conversation import CLIENT, MARKER, SERVER, SIGNATURE, Network
 from tests.support.hellos import python_hello
@@ -253,14 +254,36 @@ def test_bytes_that_nobody_can_keep_are_dropped() -> None:
     assert network.fates[token] == "dropped"
 
 
-def test_a_protocol_that_is_not_read_is_decided_at_once() -> None:
-    network = Network()
+def test_a_protocol_that_is_not_read_is_decided_at_once_without_signatures() -> None:
+    network = Network('[ips]\nmode = "off"\n')
     connection = network.connect(22)
     connection.server(b"SSH-2.0-OpenSSH_9.2\r\n")
     assert not network.decided, "the client's word comes first"
     connection.client(b"SSH-2.0-x\r\n")
     assert network.decided
     assert connection.to_server == b"SSH-2.0-x\r\n"
+
+
+def test_a_protocol_that_is_not_read_is_decided_when_the_signature_engine_has_seen_enough() -> None:
+    network = Network()
+    connection = network.connect(445)
+    first = connection.client(b"\0\0\0\x54\xffSMBr" + bytes(76))
+    sent = 0
+    while not network.decided:
+        last = connection.server(bytes(10_000))
+        sent += 10_000
+    assert {first, last} <= network.asked_signatures
+    assert SIGNATURE_BYTES <= sent < SIGNATURE_BYTES + 10_000
+    assert connection.client(b"more") not in network.asked_signatures
+
+
+def test_what_cannot_be_read_is_seen_by_the_signature_engine_still() -> None:
+    network = Network()
+    connection = network.connect(25)
+    connection.client(b"EHLO a\r\n")  # before the greeting
+    connection.server(b"220 mail.example ESMTP\r\n")
+    tokens = [connection.client(bytes(range(256)) * 8) for _ in range(3)]
+    assert set(tokens) <= network.asked_signatures
 
 
 def test_a_closed_engine_leaves_no_packet_without_a_verdict() -> None:

@@ -24,6 +24,7 @@ from mamori.inspect.flow import ORIGINATOR, RESPONDER, Flow
 from mamori.inspect.hold import WINDOW_S, Held, HoldQueue, Queued
 from mamori.inspect.interpose import Deliver, Interposer, Pass, Side
 from mamori.inspect.packet import ACK, Packet
+from mamori.inspect.policy import Mode
 from mamori.inspect.reassembly import (
     Buffered,
     Closed,
@@ -43,6 +44,8 @@ SIGNATURE_BYTES = 256 << 10
 """Of each direction of an undecided connection, and anew for each message of HTTP, that the signature engine sees. Most signatures
 look into heads and the first kilobytes of a body; all of a download would take it longer than the download may."""
 
+_ENCRYPTED = frozenset({"tls"})
+
 PASSED = "passed"
 """A flow's final verdict."""
 
@@ -50,7 +53,10 @@ PASSED = "passed"
 class Connection:
     """See the module. Commands go to the desk."""
 
-    __slots__ = ("_desk", "_dropping", "_flow", "_holding", "_holds", "_interposer", "_session", "_signature_bytes", "_urgent")
+    __slots__ = (
+        *("_desk", "_dropping", "_flow", "_holding", "_holds", "_interposer", "_is_left", "_session", "_signature_bytes"),
+        "_urgent",
+    )
 
     def __init__(self, desk: Desk, flow: Flow[Any, str], parties: Parties, expected: ExpectedData | None) -> None:
         self._desk = desk
@@ -60,6 +66,7 @@ class Connection:
         self._interposer: Interposer | None = None
         self._signature_bytes = [0, 0]
         self._dropping = self._holding = self._urgent = False
+        self._is_left = False  # to the signature engine: the session has seen enough
 
     @property
     def parties(self) -> Parties:
@@ -75,8 +82,12 @@ class Connection:
         if self._interposer is not None:
             self._interpose(queued, packet, direction)
             return
+        if self._is_left:
+            self._leave(queued, packet, direction)
+            return
         if session.is_unreadable and not self._holds[direction].overwrites:
-            self._accept(queued, is_decided=False)
+            wants = self._wants_signatures(direction, len(packet.payload))
+            self._accept(queued, is_decided=False, wants_signatures=wants)
             return
         flow, stream = self._flow, self._flow.stream(direction)
         start = stream.offset_of(packet.sequence)
@@ -90,7 +101,7 @@ class Connection:
             self._start_interposer(packet, start, direction)
             self._interpose(queued, packet, direction)
         elif session.is_decided:
-            self._decide(queued)
+            self._decide(queued, packet, direction)
         elif self._dropping:
             self._drop(queued)
         else:
@@ -202,9 +213,7 @@ class Connection:
             hold.forget_before(self._flow.stream(direction).acknowledged)
         ranges = hold.overwrites_in(start, end)
         if not ranges and not self._urgent:
-            wants = self._signature_bytes[direction] < SIGNATURE_BYTES
-            self._signature_bytes[direction] += end - start
-            self._accept(queued, is_decided=False, wants_signatures=wants)
+            self._accept(queued, is_decided=False, wants_signatures=self._wants_signatures(direction, end - start))
             return
         data: bytes | memoryview = queued.data
         try:
@@ -217,14 +226,29 @@ class Connection:
         else:
             self._replace(queued, bytes(data))
 
-    def _decide(self, queued: Queued) -> None:
-        """The session has seen enough, and the kernel need not ask again."""
+    def _wants_signatures(self, direction: int, size: int) -> bool:
+        """Whether the signature engine is to see so many bytes more."""
+        wants = self._signature_bytes[direction] < SIGNATURE_BYTES
+        self._signature_bytes[direction] += size
+        return wants
+
+    def _decide(self, queued: Queued, packet: Packet, direction: int) -> None:
+        """The session has seen enough, and so has, perhaps, the signature engine: then the kernel need not ask again."""
         for direction in (ORIGINATOR, RESPONDER):
             for held in self._holds[direction].take_all():
                 self._release_one(held, direction)
         self._session.close()
-        self._flow.decide(PASSED)
-        self._accept(queued, is_decided=True)
+        self._is_left = True
+        self._leave(queued, packet, direction)
+
+    def _leave(self, queued: Queued, packet: Packet, direction: int) -> None:
+        """A connection that is not ours to read: what is encrypted says nothing to signatures either, all else may be attacked."""
+        self._signature_bytes[direction] += len(packet.payload)
+        is_opaque = self._session.protocol in _ENCRYPTED or self._desk.judge.policy.ips.mode is Mode.OFF
+        is_decided = is_opaque or sum(self._signature_bytes) >= SIGNATURE_BYTES
+        if is_decided:
+            self._flow.decide(PASSED)
+        self._accept(queued, is_decided=is_decided, wants_signatures=True)
 
     # --- blocking ----------------------------------------------------------------------------------------------------------
 
