@@ -74,8 +74,23 @@ class Guarded:
         stamp = path.stat().st_mtime_ns
         check_until("the workers have the policy", lambda: self._workers_say("policy_stamp", stamp), within_s=20)
 
+    def workers(self) -> list[dict[str, Any]]:
+        """What each worker says of itself, by its number; later than that it is in the report."""
+        said = []
+        for path in sorted(self.device.inspect_workers.glob("[0-9]*.json")):
+            with contextlib.suppress(FileNotFoundError):
+                said.append(json.loads(path.read_bytes()))
+        return said
+
+    def is_inspecting(self) -> bool:
+        """Whether there are workers, and the rules that hand packets to them: those of IPv6 are loaded last."""
+        if not self.workers():
+            return False
+        rules = self.lab.at(self.lab.box, "ip6tables-nft", "-S", explain="read the rules")
+        return "NFQUEUE" in rules and len(self.workers()) == self.report()["packets"]["workers_wanted"]
+
     def _workers_say(self, key: str, value: object) -> bool:
-        workers = (self.report().get("packets") or {}).get("workers", [])
+        workers = self.workers()
         wanted = (self.report().get("packets") or {}).get("workers_wanted")
         return len(workers) == wanted and all(worker["policy"].get(key) == value for worker in workers)
 
@@ -97,12 +112,31 @@ def start_guarded(folder: Path, *, policy: str = "", early: EarlyBridge = EarlyB
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(start_lab(f"mamori-{name or 'box'}-{os.getpid()}"))
         call_in_namespace(lab.box, lambda: write_sysctls(SYSCTLS))
-        base: list[Argument] = ["ip", "netns", "exec", lab.box, sys.executable, "-m", "mamori.cli", "--root", device.root]
-        writer = stack.enter_context(
-            start([*base, "events-writer"], explain="write events", env=_ENVIRONMENT, log=folder / "writer.log")
-        )
-        check_until("the writer listens", lambda: writer.check() or device.events_socket.exists(), within_s=20)
-        service = stack.enter_context(start([*base, "inspect"], explain="inspect", env=_ENVIRONMENT, log=folder / "inspect.log"))
+        stack.enter_context(start_writer(lab, device, folder))
+        service = stack.enter_context(start_service(lab, device, folder))
         guarded = Guarded(lab, device, service, folder)
-        check_until("the box inspects", lambda: service.check() or device.inspect_report.exists(), within_s=40)
+        check_until("the service is up", lambda: service.check() or device.inspect_report.exists(), within_s=40)
+        check_until("the box inspects", lambda: service.check() or guarded.is_inspecting(), within_s=40)
         yield guarded
+
+
+@contextlib.contextmanager
+def start_writer(lab: Lab, device: Device, folder: Path) -> Iterator[Running]:
+    """The events' writer on the box, listening when the block is entered."""
+    device.events_socket.unlink(missing_ok=True)
+    with start(
+        _command(lab, device, "events-writer"), explain="write events", env=_ENVIRONMENT, log=folder / "writer.log"
+    ) as writer:
+        check_until("the writer listens", lambda: writer.check() or device.events_socket.exists(), within_s=20)
+        yield writer
+
+
+@contextlib.contextmanager
+def start_service(lab: Lab, device: Device, folder: Path) -> Iterator[Running]:
+    """`mamori inspect` on the box. It may be started beside what a killed one has left behind."""
+    with start(_command(lab, device, "inspect"), explain="inspect", env=_ENVIRONMENT, log=folder / "inspect.log") as service:
+        yield service
+
+
+def _command(lab: Lab, device: Device, command: str) -> list[Argument]:
+    return ["ip", "netns", "exec", lab.box, sys.executable, "-m", "mamori.cli", "--root", device.root, command]

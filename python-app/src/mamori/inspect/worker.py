@@ -92,6 +92,8 @@ def run_worker(settings: WorkerSettings, source: JudgeSource, log: Callable[[int
     signal.set_wakeup_fd(stopped, warn_on_full_buffer=False)
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: None)
+    # The supervisor waits for its signals with them blocked, and a mask is inherited through exec (signal(7)).
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     judge = source.load()
     gc.freeze()  # what is loaded lives as long as the process: no collection need look at it
