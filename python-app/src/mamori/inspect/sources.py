@@ -18,7 +18,7 @@ from mamori.inspect.http_url import Url
 from mamori.inspect.judge import Judge, Lists
 from mamori.inspect.lists.fileformat import ListError
 from mamori.inspect.lists.listfile import Hit, ListFile
-from mamori.inspect.policy import Policy
+from mamori.inspect.policy import Mode, Policy
 
 
 def read_policy(path: Path) -> Policy:
@@ -113,6 +113,11 @@ class JudgeSource:
     def policy(self) -> Policy:
         """The policy in force."""
         return self._policy
+
+    @property
+    def wants_signatures(self) -> bool:
+        """Whether the policy in force has the signature engine look."""
+        return self._policy.ips.mode is not Mode.OFF
 
     def _judge(self) -> Judge:
         return Judge(self._policy, self._lists, self._applications)

@@ -31,7 +31,7 @@ from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedSca
 from mamori.inspect.engine import Engine
 from mamori.inspect.nfqueue.messages import Packet, Verdict, encode_verdict, requeue
 from mamori.inspect.nfqueue.queue import Queue, Settings, start_queue
-from mamori.inspect.nfqueue.rules import DECIDED_MARK
+from mamori.inspect.nfqueue.rules import DECIDED_MARK, SURICATA_DONE_MARK, SURICATA_QUEUE
 from mamori.inspect.scan.scanner import Scanner, ScanSettings
 from mamori.inspect.scan.verdicts import Clean, Infected
 from mamori.inspect.sources import JudgeSource
@@ -50,6 +50,10 @@ IDLE_S = 1.0
 """The longest sleep: a lost parent is noticed after that."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PACKET_ID = (1 << 32) - 1
+_DONE = 1 << 32
+"""Beside the packet's number in the engine's token: the signature engine wants no more of its connection."""
+
 _GC_THRESHOLD = 50_000
 """Collections of young objects are for cycles, which the data path does not make; at the default of 700 they cost 5 % of it."""
 
@@ -76,7 +80,7 @@ def run_device_worker(device: Device, release: Release, number: int, log: Callab
         first_queue=0,
         fail_open=release.early_bridge is EarlyBridge.FORWARD,
         inside=release.bridge.ports[1],
-        signatures=None,
+        signatures=SURICATA_QUEUE,
         clamd=device.clamd_socket,
         hash_list=device.hash_list,
         events=device.events_socket,
@@ -120,11 +124,10 @@ class _Worker:
         self._inside = _interface_number(settings.inside)
         self._report_at = self._reload_at = now
         self._bugs, self._bug_told_at = 0, -BUGS_EVERY_S
-        self._accept, self._decided = int(Verdict.ACCEPT), int(Verdict.ACCEPT)
-        if settings.signatures is not None:
-            self._to_signatures = requeue(settings.signatures, bypass=settings.fail_open)
-        else:
-            self._to_signatures = self._accept
+        self._handed_on = 0
+        # Past the signature engine when it is away, whatever `fail` says: that is about us. It takes minutes to load its rules, and a
+        # small box has none.
+        self._to_signatures = requeue(settings.signatures, bypass=True) if settings.signatures is not None else None
 
     def run(self, stop: int) -> None:
         poll = select.epoll()
@@ -158,7 +161,7 @@ class _Worker:
         for packet in self._queue.receive():
             try:
                 receive(
-                    packet.id,
+                    packet.id | _DONE if packet.mark & SURICATA_DONE_MARK else packet.id,
                     packet.payload,
                     packet.info,
                     is_inside=packet.physindev == inside,
@@ -223,14 +226,18 @@ class _Worker:
     def _do(self, command: object, verdicts: list[bytes], now: float) -> None:
         queue = self._queue.settings.number
         match command:
-            case Accept(token, True, _):
-                verdicts.append(encode_verdict(queue, token, self._accept, mark=DECIDED_MARK))
-            case Accept(token, _, wants_signatures):
-                verdicts.append(encode_verdict(queue, token, self._to_signatures if wants_signatures else self._accept))
+            case Accept(token, is_decided, wants_signatures):
+                verdict: int = Verdict.ACCEPT
+                if wants_signatures and self._to_signatures is not None and not token & _DONE and self._source.wants_signatures:
+                    verdict = self._to_signatures
+                    self._handed_on += 1
+                # A mark of 0 would take back the signature engine's.
+                mark = DECIDED_MARK if is_decided else None
+                verdicts.append(encode_verdict(queue, token & _PACKET_ID, verdict, mark=mark))
             case Drop(token):
-                verdicts.append(encode_verdict(queue, token, Verdict.DROP))
+                verdicts.append(encode_verdict(queue, token & _PACKET_ID, Verdict.DROP))
             case Replace(token, payload):
-                verdicts.append(encode_verdict(queue, token, Verdict.ACCEPT, payload=payload))
+                verdicts.append(encode_verdict(queue, token & _PACKET_ID, Verdict.ACCEPT, payload=payload))
             case FeedScan(file, data):
                 self._scanner.feed(file, data, now)
             case BeginScan(file):
@@ -263,6 +270,7 @@ class _Worker:
             "held_bytes": self.engine.held_bytes,
             "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "bugs": self._bugs,
+            "handed_on": self._handed_on,
             "queue": counters,
             "scanner": {"condition": health.condition.value, "reason": health.reason, "database": health.database},
             "policy": self._source.describe(),
