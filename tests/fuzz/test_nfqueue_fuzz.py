@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mamori.inspect.nfqueue.checksum import ChecksumError, finish_checksum
-from mamori.inspect.nfqueue.messages import Answered, MessageError, Packet, decode
+from mamori.inspect.nfqueue.messages import Packet, decode
+from mamori.inspect.nfqueue.netlink import Answered, MessageError
 
 
 @st.composite

@@ -9,10 +9,8 @@ import pytest
 
 from mamori.inspect.nfqueue.messages import (
     MAX_PAYLOAD_BYTES,
-    Answered,
     Flags,
     Info,
-    MessageError,
     Packet,
     Verdict,
     Vlan,
@@ -22,6 +20,7 @@ from mamori.inspect.nfqueue.messages import (
     encode_verdict,
     requeue,
 )
+from mamori.inspect.nfqueue.netlink import Answered, MessageError
 
 BIND = """
     40000000 0203 0500 07000000 00000000  # 64 bytes, NFQNL_MSG_CONFIG, REQUEST|ACK, sequence 7

@@ -20,11 +20,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mamori.formats.problems import MamoriError
-from mamori.inspect.nfqueue.messages import Answered, Flags, MessageError, Packet, decode, encode_bind
+from mamori.inspect.nfqueue.messages import Flags, Packet, decode, encode_bind
+from mamori.inspect.nfqueue.netlink import (
+    NETLINK_CAP_ACK,
+    NETLINK_NETFILTER,
+    NETLINK_NO_ENOBUFS,
+    SOL_NETLINK,
+    Answered,
+    MessageError,
+)
 
-# linux/netlink.h, asm-generic/socket.h, linux/sock_diag.h
-_NETLINK_NETFILTER, _SOL_NETLINK = 12, 270
-_NETLINK_NO_ENOBUFS, _NETLINK_CAP_ACK = 5, 10
+# asm-generic/socket.h, linux/sock_diag.h
 _SO_RCVBUFFORCE, _SO_SNDBUFFORCE, _SO_MEMINFO = 33, 32, 55
 _MEMINFO, _MEMINFO_DROPS = struct.Struct("=9I"), 8
 
@@ -145,7 +151,7 @@ def start_queue(settings: Settings) -> Iterator[Queue]:
 
     When it ends, however it ends, the kernel drops the packets that still wait, and the rule's bypass decides about the rest.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as netlink:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as netlink:
         try:
             early = _bind(netlink, settings)
         except OSError as error:
@@ -161,8 +167,8 @@ def _bind(netlink: socket.socket, settings: Settings) -> list[Packet]:
     netlink.bind((0, 0))
     netlink.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, settings.receive_buffer_bytes)
     netlink.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
-    netlink.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
-    netlink.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)  # a refused verdict comes back without its 64 KiB
+    netlink.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
+    netlink.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)  # a refused verdict comes back without its 64 KiB
     flags = Flags.GSO | Flags.FAIL_OPEN if settings.fail_open else Flags.GSO
     netlink.send(encode_bind(settings.number, max_length=settings.max_length, flags=flags, sequence=_SEQUENCE))
     early: list[Packet] = []
