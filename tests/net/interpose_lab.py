@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from firmware.bench_inspect import ADDRESSES, Lab, start_lab
+from firmware.inspect_lab import ADDRESSES, Lab, start_lab
 from firmware.process import Argument, Result, run, start
 from mamori.inspect.craft import SEQUENCE_MASK, parse_syn_options
 from mamori.inspect.flow import ORIGINATOR

@@ -15,7 +15,7 @@ from select import select
 
 import pytest
 
-from firmware.bench_inspect import ADDRESSES, Lab, start_lab
+from firmware.inspect_lab import ADDRESSES, Lab, start_lab
 from firmware.netns import call_in_namespace
 from firmware.process import Argument, run, start
 from mamori.inspect.nfqueue.checksum import finish_checksum

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
-from firmware.bench_inspect import ADDRESSES, Lab
+from firmware.inspect_lab import ADDRESSES, Lab
 from firmware.peers import Peers, program_pid
 from firmware.process import Argument, Running
 from mamori.inspect.nfqueue.messages import Packet, Verdict, encode_verdict, requeue

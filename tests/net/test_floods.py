@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from firmware.bench_inspect import ADDRESSES, Lab
+from firmware.inspect_lab import ADDRESSES, Lab
 from firmware.netns import call_in_namespace
 from mamori.inspect.nfqueue.limits import (
     COUNTERS,

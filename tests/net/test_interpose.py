@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware.bench_inspect import ADDRESSES
+from firmware.inspect_lab import ADDRESSES
 from firmware.process import run
 from mamori.inspect.blockpage import Block, Label, render_block_page
 from mamori.inspect.craft import normalise, overwrite, refuse_dns

@@ -13,7 +13,7 @@ from select import select
 
 import pytest
 
-from firmware.bench_inspect import Lab
+from firmware.inspect_lab import Lab
 from firmware.netns import call_in_namespace
 from firmware.process import run
 from mamori.formats.problems import MamoriError

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from firmware.bench_inspect import ADDRESSES, Lab, start_worker, write_sysctls
+from firmware.inspect_lab import ADDRESSES, Lab, start_worker, write_sysctls
 from firmware.netns import call_in_namespace
 from mamori.inspect.nfqueue.queue import Settings
 from mamori.inspect.nfqueue.rules import DECIDED_MARK, render_known_bad

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware.bench_inspect import ADDRESSES, Lab
+from firmware.inspect_lab import ADDRESSES, Lab
 from firmware.lock import read_lock
 from firmware.netns import call_in_namespace
 from firmware.peers import Peers, prepare_peers

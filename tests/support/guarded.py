@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from firmware.bench_inspect import Lab, start_lab, write_sysctls
+from firmware.inspect_lab import Lab, start_lab, write_sysctls
 from firmware.netns import call_in_namespace
 from firmware.process import Argument, Running, run, start
 from firmware.recipe import ROOT
@@ -44,12 +44,13 @@ _ENVIRONMENT = {"PYTHONPATH": str(ROOT / "python-app/src")}
 
 @dataclass(frozen=True)
 class Guarded:
-    """The lab with the application on it; `service` is `mamori inspect`."""
+    """The lab with the application on it; `service` is `mamori inspect`, `writer` writes the events."""
 
     lab: Lab
     device: Device
     service: Running
     folder: Path
+    writer: Running
 
     def events(self, *arguments: str) -> list[dict[str, Any]]:
         """What `mamori events --json` prints, oldest first."""
@@ -112,9 +113,9 @@ def start_guarded(folder: Path, *, policy: str = "", early: EarlyBridge = EarlyB
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(start_lab(f"mamori-{name or 'box'}-{os.getpid()}"))
         call_in_namespace(lab.box, lambda: write_sysctls(SYSCTLS))
-        stack.enter_context(start_writer(lab, device, folder))
+        writer = stack.enter_context(start_writer(lab, device, folder))
         service = stack.enter_context(start_service(lab, device, folder))
-        guarded = Guarded(lab, device, service, folder)
+        guarded = Guarded(lab, device, service, folder, writer)
         check_until("the service is up", lambda: service.check() or device.inspect_report.exists(), within_s=40)
         check_until("the box inspects", lambda: service.check() or guarded.is_inspecting(), within_s=40)
         yield guarded

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firmware.bench_inspect import ADDRESSES
+from firmware.inspect_lab import ADDRESSES
 from firmware.netns import call_in_namespace
 from firmware.process import Running
 from mamori.inspect.scan.health import Condition
