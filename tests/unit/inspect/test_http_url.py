@@ -69,7 +69,17 @@ def test_a_path_has_one_spelling(path: str, normal: str) -> None:
 
 @pytest.mark.parametrize(
     ("query", "normal"),
-    [("a=%2f%2F", "a=%2F%2F"), ("q=a b", "q=a%20b"), ("a=1&b=%26", "a=1&b=%26"), ("", ""), ("x?y", "x?y"), ("\xff", "%FF")],
+    [
+        ("a=%2f%2F", "a=%2F%2F"),
+        ("q=a b", "q=a%20b"),
+        ("a=1&b=%26", "a=1&b=%26"),
+        ("", ""),
+        ("x?y", "x?y"),
+        ("\xff", "%FF"),
+        ("%71=%62%61%64%2D%7e", "q=bad-~"),
+        ("q=%2562", "q=%2562"),
+        ("q=%6", "q=%6"),
+    ],
 )
 def test_a_query_keeps_its_meaning(query: str, normal: str) -> None:
     assert normal_query(query) == normal

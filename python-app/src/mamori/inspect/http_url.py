@@ -20,7 +20,10 @@ _PATH_SAFE = "/!$&'()*+,;=:@[]|^~-._"
 """What stays as it is in a path: unreserved and sub-delimiters (RFC 3986, section 3.3), and what browsers leave alone."""
 
 _QUERY_SAFE = _PATH_SAFE + "?%"
-"""In a query the escapes mean what the application says (`%26` is no `&`), so they are kept, and only their case is evened out."""
+"""In a query the escapes mean what the application says (`%26` is no `&`), so they are kept, and only their case is evened out.
+Those of unreserved characters mean these everywhere (RFC 3986, section 6.2.2.2)."""
+
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{2,}")
 _ESCAPE = re.compile(r"%[0-9a-f]{2}", re.IGNORECASE)
@@ -124,7 +127,12 @@ def _without_dots(path: str) -> str:
 
 
 def normal_query(query: str) -> str:
-    """A query (latin-1 text) with upper-case escapes, and with what cannot stand for itself escaped."""
+    """A query (latin-1 text) without needless escapes, the others in upper case, and with what cannot stand for itself escaped."""
     if "%" in query:
-        query = _ESCAPE.sub(lambda escape: escape[0].upper(), query)
+        query = _ESCAPE.sub(_even_escape, query)
     return quote(query.encode("latin-1", "replace"), safe=_QUERY_SAFE)
+
+
+def _even_escape(escape: re.Match[str]) -> str:
+    character = chr(int(escape[0][1:], 16))
+    return character if character in _UNRESERVED else escape[0].upper()
