@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from firmware.process import Result
-
 from tests.support.guarded import start_guarded
 from tests.support.web import Phase, Way, Web, start_web
 
