@@ -16,12 +16,11 @@ from typing import Any
 
 from mamori.events.record import Action, Event, Function, Heading
 from mamori.events.sender import EventSender
-from mamori.formats.problems import MamoriError
 from mamori.inspect import crew as crews
+from mamori.inspect.hearing import Hearing
 from mamori.inspect.netfilter import Netfilter, load_queue_rules
 from mamori.inspect.nfqueue.rules import QueueRules
-from mamori.inspect.policy import Policy
-from mamori.inspect.sources import read_policy
+from mamori.inspect.policy_file import PolicyFile, file_identity
 from mamori.paths import Device
 from mamori.process import Child
 
@@ -36,8 +35,6 @@ UP_WITHIN_S = 15.0
 
 STOP_WITHIN_S = 5.0
 """A worker lets go of what waits in milliseconds."""
-
-MAX_POLICY_BYTES = 4 << 20
 
 
 class Guard:
@@ -54,11 +51,12 @@ class Guard:
         self._reports: dict[int, dict[str, Any]] = {}
         self._tick_at = 0.0
         self._netfilter = Netfilter(device.address_feeds, self._events.send, log)
-        self._policy = Policy()
+        self._hearing = Hearing(inside, self._events.send, log)
+        self._policy = PolicyFile(device.policy, device.accepted_policy, self._refuse_policy)
+        self._policy.load()
         self._is_open = False
         self._open_at = 0.0
-        self._policy_seen: tuple[int, ...] | None = None
-        self._policy_problem = ""
+        self._is_kept = False  # the copy of the policy in force
 
     def start(self) -> None:
         """Workers first, rules after them, so that no packet waits for somebody who is not there yet. A box that lets packets pass
@@ -105,8 +103,9 @@ class Guard:
             load_queue_rules(self._rules)
             self._is_open = True
         if self._is_open:
-            self._netfilter.apply(self._policy)
+            self._netfilter.apply(self._policy.policy)
             self._netfilter.tick(now)
+            self._hearing.tick(now, time.time())
         self._events.flush(now)
 
     def next_deadline(self) -> float:
@@ -120,6 +119,7 @@ class Guard:
             if not child.wait(STOP_WITHIN_S):
                 child.kill()
         self._children.clear()
+        self._hearing.close()
         self._events.close()
 
     def describe(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Guard:
             "workers": [self._reports[number] for number in sorted(self._reports)],
             "workers_wanted": self._rules.workers,
             "fail_open": self._rules.fail_open,
-            "policy_problem": self._policy_problem,
+            "policy_problem": self._policy.problem,
         }
 
     def _worker_argv(self, number: int) -> list[str]:
@@ -147,38 +147,29 @@ class Guard:
 
     def _check_policy(self) -> None:
         """Keep a copy of each policy that is sound, for a start after one that is not."""
-        seen = _identity(self._device.policy)
-        if seen == self._policy_seen:
+        was_bad = bool(self._policy.problem)
+        if self._policy.reload():
+            self._is_kept = False
+            if was_bad:
+                self._tell("policy-accepted", "the policy is sound again")
+        if self._is_kept or self._policy.problem or self._policy.stamp is None:
             return
-        self._policy_seen = seen
+        self._is_kept = True  # or cannot be, which is said once
         try:
-            self._policy = read_policy(self._device.policy)
-        except MamoriError as error:
-            self._policy_problem = str(error)
-            self._tell("policy-refused", f"the policy is refused, the old one stays in force: {error}")
-            return
-        if self._policy_problem:
-            self._tell("policy-accepted", "the policy is sound again")
-        self._policy_problem = ""
-        if seen is not None:
-            try:
-                _write_durably(self._device.accepted_policy, self._device.policy.read_bytes()[:MAX_POLICY_BYTES])
-            except OSError as error:
-                self._log(4, f"cannot keep a copy of the policy: {error}")
+            content = self._device.policy.read_bytes()
+            if file_identity(self._device.policy) == self._policy.identity:  # else it has changed, and is looked at again
+                _write_durably(self._device.accepted_policy, content)
+        except OSError as error:
+            self._log(4, f"cannot keep a copy of the policy: {error}")
+
+    def _refuse_policy(self, problem: str) -> None:
+        self._tell("policy-refused", f"the policy is refused, the old one stays in force: {problem}")
 
     def _tell(self, what: str, text: str) -> None:
         self._log(4, text)
         self._events.send(
             Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text[:500], category=what)
         )
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _write_durably(path: Path, content: bytes) -> None:

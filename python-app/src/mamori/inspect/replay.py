@@ -28,7 +28,8 @@ from mamori.inspect.judge import Judge, Lists
 from mamori.inspect.lists.listfile import ListFile
 from mamori.inspect.packet import PacketError, parse_packet
 from mamori.inspect.policy import Policy
-from mamori.inspect.sources import NoLists, read_policy
+from mamori.inspect.policy_file import read_policy
+from mamori.inspect.sources import NoLists
 
 
 def replay_capture(path: Path, policy: Path | None, lists: Path | None) -> Iterator[str]:

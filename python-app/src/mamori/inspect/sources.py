@@ -11,23 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mamori.formats.problems import MamoriError
-from mamori.formats.strict import parse, read_toml
 from mamori.inspect.applications import own_applications
 from mamori.inspect.http_url import Url
 from mamori.inspect.judge import Judge, Lists
 from mamori.inspect.lists.fileformat import ListError
 from mamori.inspect.lists.listfile import Hit, ListFile
 from mamori.inspect.policy import Mode, Policy
-
-
-def read_policy(path: Path) -> Policy:
-    """The policy in a file; the defaults if there is none. BadInputError or MamoriError names what is wrong with it."""
-    if not path.exists():
-        return Policy()
-    if not path.is_file():  # to open a pipe would wait for ever for somebody to write
-        raise MamoriError(f"{path}: not a file")
-    return parse(Policy, read_toml(path), str(path))
+from mamori.inspect.policy_file import PolicyFile
 
 
 class NoLists:
@@ -71,30 +61,22 @@ class JudgeSource:
     """Makes the judge of what lies on disk, and another one when that has changed."""
 
     def __init__(self, policy: Path, accepted: Path, lists: Path, complain: Callable[[str], None]) -> None:
-        self._policy_path, self._accepted_path, self._lists_path = policy, accepted, lists
+        self._policy = PolicyFile(policy, accepted, lambda text: complain(f"policy: {text}"))
+        self._lists_path = lists
         self._complain = complain
-        self._policy = Policy()
         self._lists: Lists = NoLists()
         self._applications = own_applications()
-        self._seen: tuple[int, ...] | None = None
-        self._problems: dict[str, str] = {}
+        self._list_problem = ""
 
     def load(self) -> Judge:
         """The first judge. It always comes: see the module."""
-        for path in (self._policy_path, self._accepted_path):
-            self._seen = _identity(self._policy_path)
-            if self._read_policy(path):
-                break
+        self._policy.load()
         self._read_lists()
         return self._judge()
 
     def reload(self) -> Judge | None:
         """Another judge if policy or lists have changed and are sound."""
-        changed = False
-        seen = _identity(self._policy_path)
-        if seen != self._seen:
-            self._seen = seen
-            changed = self._read_policy(self._policy_path)
+        changed = self._policy.reload()
         if isinstance(self._lists, NoLists) or (isinstance(self._lists, CarefulLists) and self._lists.file.is_stale()):
             changed = self._read_lists() or changed
         return self._judge() if changed else None
@@ -102,38 +84,26 @@ class JudgeSource:
     def describe(self) -> dict[str, Any]:
         """For the report: what is in force, and what is wrong with what is not."""
         lists = self._lists
+        problems = {"policy": self._policy.problem, "lists": self._list_problem}
         return {
             "lists": [info.key for info in lists.file.lists] if isinstance(lists, CarefulLists) else [],
             "list_records": lists.file.records if isinstance(lists, CarefulLists) else 0,
-            "policy_stamp": self._seen[-1] if self._seen is not None else None,
-            "problems": dict(self._problems),
+            "policy_stamp": self._policy.stamp,
+            "problems": {name: problem for name, problem in problems.items() if problem},
         }
 
     @property
     def policy(self) -> Policy:
         """The policy in force."""
-        return self._policy
+        return self._policy.policy
 
     @property
     def wants_signatures(self) -> bool:
         """Whether the policy in force has the signature engine look."""
-        return self._policy.ips.mode is not Mode.OFF
+        return self._policy.policy.ips.mode is not Mode.OFF
 
     def _judge(self) -> Judge:
-        return Judge(self._policy, self._lists, self._applications)
-
-    def _read_policy(self, path: Path) -> bool:
-        """Whether the file is a policy, which is then in force."""
-        try:
-            policy = read_policy(path)
-            Judge(policy, NoLists(), self._applications)  # its entries are checked here
-        except MamoriError as error:
-            self._note("policy", str(error))
-            return False
-        self._policy = policy
-        if path == self._policy_path:
-            self._problems.pop("policy", None)
-        return True
+        return Judge(self._policy.policy, self._lists, self._applications)
 
     def _read_lists(self) -> bool:
         if not self._lists_path.is_file():
@@ -141,23 +111,14 @@ class JudgeSource:
         try:
             opened = ListFile.open(self._lists_path)
         except ListError as error:
-            self._note("lists", str(error))
+            self._note(str(error))
             return False
         # The old file stays mapped until the old judge is gone: connections may be in the middle of asking it.
-        self._lists = CarefulLists(opened, lambda text: self._note("lists", text))
-        self._problems.pop("lists", None)
+        self._lists = CarefulLists(opened, self._note)
+        self._list_problem = ""
         return True
 
-    def _note(self, what: str, text: str) -> None:
-        if self._problems.get(what) != text:
-            self._problems[what] = text
-            self._complain(f"{what}: {text}")
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is replaced or edited; None without it."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    def _note(self, text: str) -> None:
+        if self._list_problem != text:
+            self._list_problem = text
+            self._complain(f"lists: {text}")

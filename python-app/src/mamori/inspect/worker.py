@@ -125,8 +125,8 @@ class _Worker:
         self._report_at = self._reload_at = now
         self._bugs, self._bug_told_at = 0, -BUGS_EVERY_S
         self._handed_on = 0
-        # Past the signature engine when it is away, whatever `fail` says: that is about us. It takes minutes to load its rules, and a
-        # small box has none.
+        # Past the signature engine when it is away, whatever `fail` says: that is about us. It takes minutes to load its rules,
+        # and a small box has none.
         self._to_signatures = requeue(settings.signatures, bypass=True) if settings.signatures is not None else None
 
     def run(self, stop: int) -> None:

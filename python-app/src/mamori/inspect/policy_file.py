@@ -1,0 +1,83 @@
+"""The policy file on disk: which policy is in force when it changes, breaks and comes back. The same for all that obey it.
+
+In force is the last one that was sound. At the start that may be the copy that the supervisor keeps of each sound one, so a box
+that loses power with a bad policy on its disk does not forget what its owner wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mamori.formats.problems import MamoriError
+from mamori.formats.strict import parse, read_toml
+from mamori.inspect.lists.matcher import EntryMatcher
+from mamori.inspect.policy import Policy
+
+Identity = tuple[int, int, int, int]
+
+
+def file_identity(path: Path) -> Identity | None:
+    """What changes when a file is replaced or edited: device, inode, size, time in nanoseconds. None without the file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy in a file; the defaults if there is none. BadInputError or MamoriError names what is wrong with it."""
+    if not path.exists():
+        return Policy()
+    if not path.is_file():  # to open a pipe would wait for ever for somebody to write
+        raise MamoriError(f"{path}: not a file")
+    policy = parse(Policy, read_toml(path), str(path))
+    for key, entries in (("allow", policy.allow), ("block", policy.block)):
+        EntryMatcher(entries.names, entries.urls, source=f"{path}: [{key}]")  # raises for an entry that is none
+    return policy
+
+
+class PolicyFile:
+    """The policy in force. `problem` is what is wrong with the file, "" when it is in force; `complain` is told it once.
+    `identity` is that of the file that was last looked at."""
+
+    def __init__(self, path: Path, accepted: Path, complain: Callable[[str], None]) -> None:
+        self._path, self._accepted, self._complain = path, accepted, complain
+        self.identity: Identity | None = None
+        self.policy = Policy()
+        self.problem = ""
+
+    @property
+    def stamp(self) -> int | None:
+        """When the file that was last looked at was written, in nanoseconds."""
+        return self.identity[-1] if self.identity is not None else None
+
+    def load(self) -> None:
+        """Read the file, or the copy of the last sound one; without either the defaults are in force."""
+        self.identity = file_identity(self._path)
+        if self._read(self._path):
+            return
+        try:
+            self.policy = read_policy(self._accepted)
+        except MamoriError as error:
+            self._complain(str(error))
+
+    def reload(self) -> bool:
+        """Whether the file has changed and is in force now."""
+        seen = file_identity(self._path)
+        if seen == self.identity:
+            return False
+        self.identity = seen
+        return self._read(self._path)
+
+    def _read(self, path: Path) -> bool:
+        try:
+            self.policy = read_policy(path)
+        except MamoriError as error:
+            if self.problem != str(error):
+                self.problem = str(error)
+                self._complain(str(error))
+            return False
+        self.problem = ""
+        return True
