@@ -100,6 +100,19 @@ def test_the_service_lives_through_a_bridge_that_vanishes_and_comes_back(device:
         assert process.poll() is None
 
 
+def test_the_service_goes_on_after_it_was_stopped_for_longer_than_it_waits(device: Device) -> None:
+    with running(device) as process:
+        before = wait_for_report(device, "forwarding")["at_monotonic_s"]
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2 * core.PUBLISH_EVERY_S)
+        process.send_signal(signal.SIGCONT)
+        deadline = time.monotonic() + PATIENCE_S
+        while process.poll() is None and read_report(device.inspect_report)["at_monotonic_s"] < before + 2 * core.PUBLISH_EVERY_S:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert process.poll() is None
+
+
 def test_the_service_does_not_need_a_manager_that_listens(device: Device, tmp_path: Path) -> None:
     with running(device, NOTIFY_SOCKET=str(tmp_path / "gone")) as process:
         wait_for_report(device, "forwarding")

@@ -51,7 +51,7 @@ def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], Non
                 guard.tick(time.monotonic())
             deadline = min(core.next_deadline(state), guard.next_deadline() if guard is not None else math.inf)
             timeout_s = max(0.0, deadline - time.monotonic())
-            stops = signal.sigtimedwait(_STOP_SIGNALS, timeout_s) is not None
+            stops = _is_stopped_within(timeout_s)
             now = time.monotonic()
             if stops or now >= core.next_deadline(state):
                 state, commands = core.receive(state, core.StopRequested() if stops else core.TimerExpired(), now)
@@ -61,6 +61,13 @@ def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], Non
         if guard is not None:
             guard.stop()
         device.inspect_report.unlink(missing_ok=True)
+
+
+def _is_stopped_within(timeout_s: float) -> bool:
+    """Whether a signal asks for the end. When SIGCONT interrupts the wait and the time is over, Python gives a record that nobody
+    has filled in (signalmodule.c, signal_sigtimedwait_impl), so the number counts."""
+    told = signal.sigtimedwait(_STOP_SIGNALS, timeout_s)
+    return told is not None and told.si_signo in _STOP_SIGNALS
 
 
 def _carry_out(world: _World, state: core.State, commands: tuple[core.Command, ...]) -> tuple[core.State, bool]:
