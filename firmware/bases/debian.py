@@ -18,6 +18,7 @@ from mamori.formats.release import Variant
 
 COMMON_PACKAGES = (
     "ca-certificates",  # the update repository's web server
+    "clamav-daemon",  # the virus scanner; finish.sh takes out what it brings for fetching signatures
     "dbus",  # RAUC's service
     "e2fsprogs",  # checks and grows `data`
     "ethtool",
@@ -29,6 +30,7 @@ COMMON_PACKAGES = (
     "python3",  # the app
     "python3-cryptography",  # the app reads QUIC Initial packets with it
     "rauc",
+    "suricata",  # the signature engine
     "systemd",
     "systemd-repart",  # grows the partition `data`
     "systemd-resolved",

@@ -24,7 +24,7 @@ SETUID = {
 }
 SETGID = {"usr/bin/chage", "usr/bin/expiry", "usr/bin/ssh-agent", "usr/sbin/unix_chkpwd"}
 
-OUR_USERS = {"mamori-inspect": 901, "mamori-events": 902}
+OUR_USERS = {"mamori-inspect": 901, "mamori-events": 902, "mamori-scan": 903, "mamori-suricata": 904}
 
 SHELLS = {"root": "/bin/bash", "sync": "/bin/sync"}
 
@@ -112,6 +112,23 @@ def test_nothing_is_writable_for_everyone_but_the_temporary_folder(root: Path) -
     everyone = [path for path in root.rglob("*") if not path.is_symlink() and path.stat().st_mode & stat.S_IWOTH]
     assert everyone == [root / "tmp"]
     assert (root / "tmp").stat().st_mode & stat.S_ISVTX
+
+
+def test_the_scanner_and_the_signature_engine_are_there_and_only_our_units_start_them(contents: dict[str, bytes]) -> None:
+    programs = {"usr/sbin/clamd", "usr/bin/suricata"}
+    assert programs <= contents.keys()
+    units = {name: text for name, text in contents.items() if re.search(r"/systemd/system/[^/]+\.service$", name)}
+    starting = {name for name, text in units.items() if any(f"=/{program} ".encode() in text for program in programs)}
+    assert starting == {"usr/lib/systemd/system/mamori-clamd.service", "usr/lib/systemd/system/mamori-suricata.service"}
+    assert named(contents, r"freshclam") == []
+
+
+def test_no_link_wants_a_unit_that_is_not_there(root: Path) -> None:
+    links = [path for path in (root / "etc/systemd/system").rglob("*") if path.is_symlink()]
+    assert len(links) > 10
+    aims = {path: path.readlink() for path in links}
+    gone = [path for path, aim in aims.items() if not (root / aim.relative_to("/") if aim.is_absolute() else path).exists()]
+    assert [path for path in gone if aims[path] != Path("/dev/null")] == []
 
 
 def test_there_are_no_device_nodes_pipes_and_sockets(root: Path) -> None:

@@ -17,4 +17,24 @@ mkdir -m 1777 "${root:?}/tmp"
 mkdir -m 0755 "${root:?}/run" "${root:?}/data" "${root:?}/root/.ssh" 2>/dev/null || true
 # Only systemd starts things here.
 rm -rf "${root:?}/etc/init.d" "${root:?}/etc/rc"*.d "${root:?}/etc/sv" "${root:?}/etc/runit" "${root:?}/etc/cron."* "${root:?}/etc/.resolv.conf.systemd-resolved.bak"
+# The scanner and the signature engine are started by our units, with our settings and as our users. Threat data comes by the feeds,
+# never by freshclam. What watches logs and turns them over finds none here.
+(cd "${root:?}/usr" && rm -rf lib/suricata share/apport share/python3/runtime.d/suricata.rtupdate \
+    lib/systemd/system/clamav-* lib/systemd/system/suricata.service lib/systemd/system/logrotate.* \
+    lib/tmpfiles.d/clamav-base.conf lib/sysusers.d/clamav-base.conf \
+    bin/clamconf bin/clamdtop bin/freshclam bin/suricatactl bin/suricatasc sbin/clamonacc sbin/logrotate)
+(cd "${root:?}/etc" && rm -rf apparmor.d clamav default/suricata logcheck logrotate.conf logrotate.d network/if-*.d/clamav-* ppp ufw \
+    suricata/rules suricata/suricata.yaml systemd/system/clamav-*)
+for file in passwd group shadow gshadow; do
+    sed -i '/^clamav:/d' "${root:?}/etc/$file"
+done
+# Libraries that only those programs had: fetching signatures, and matching with patterns compiled elsewhere.
+rm -f "${root:?}/usr/lib/"*/libfreshclam.so.* "${root:?}/usr/lib/"*/libhs_runtime.so.*
+# Python's tests of itself, and what its interactive help says.
+rm -rf "${root:?}/usr/lib/python3."*/test "${root:?}/usr/lib/python3."*/pydoc_data "${root:?}/usr/lib/python3."*/turtle.py
+# Links to units that are gone: systemd would say at every start that it cannot find them.
+find "${root:?}/etc/systemd/system" -type l -lname '/*' | while read -r link; do
+    target=$(readlink "$link")
+    [ "$target" = /dev/null ] || [ -e "$root$target" ] || rm "$link"
+done
 find "$root" -xdev -name '*.dpkg-*' -delete
