@@ -13,6 +13,15 @@ rm -rf "$root/etc/init.d" "$root/etc/systemd/network"
 find "$root/var" -mindepth 1 -delete
 mkdir -p "$root/data" "$root/root/.ssh"
 
+# The scanner and the signature engine are started by our units, with our settings. Threat data comes by the feeds.
+rm -f "$units/system/"clamav-* "$units/system/suricata.service"
+rm -f "$root/etc/clamd.conf.sample" "$root/etc/freshclam.conf.sample" "$root/etc/suricata/suricata.yaml"
+rm -rf "$root/usr/share/suricata/rules"
+for name in clambc clamconf clamdscan clamdtop clamscan clamsubmit freshclam sigtool suricatactl suricatasc; do
+    rm -f "$root/usr/bin/$name"
+done
+rm -f "$root/usr/sbin/clamonacc"
+
 # Buildroot enables every unit that no preset speaks of. Here the overlay says what runs.
 mkdir -p "$units/system-preset"
 echo 'disable *' > "$units/system-preset/00-mamori.preset"

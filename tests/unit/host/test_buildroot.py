@@ -241,6 +241,18 @@ def test_the_labs_ssh_server_is_called_and_configured_as_the_overlay_expects(tmp
     assert (ROOT / "overlay/lab/usr/lib/systemd/system/multi-user.target.wants/ssh.service").readlink() == Path("../ssh.service")
 
 
+def test_the_scanner_and_the_signature_engine_are_started_by_our_units_alone(tmp_path: Path) -> None:
+    kept = {"usr/sbin/clamd", "usr/bin/suricata", "etc/suricata/classification.config", "etc/suricata/reference.config"}
+    units = {f"usr/lib/systemd/system/{name}" for name in ("clamav-daemon.service", "clamav-daemon.socket", "suricata.service")}
+    taken = {"usr/bin/freshclam", "usr/sbin/clamonacc", "etc/suricata/suricata.yaml", "usr/share/suricata/rules/files.rules"}
+    for name in kept | units | taken:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("Buildroot's\n")
+    left = finish(tmp_path)
+    assert left & (units | taken) == set()
+    assert left >= kept
+
+
 class TestRealTree:
     """What Buildroot itself says of our configuration and packages."""
 
