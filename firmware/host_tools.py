@@ -51,6 +51,7 @@ TOOLS = (
     _tool("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "ovmf", "UEFI with Secure Boot for QEMU", Purpose.BOOT),
     _tool("ip", "iproute2", "network namespaces and bridges", Purpose.BOOT, Purpose.TEST),
     _tool("dnsmasq", "dnsmasq-base", "DHCP and DNS around the box", Purpose.TEST),
+    _tool("udhcpc", "udhcpc", "a real DHCP client", Purpose.TEST),
     _tool("nginx", "nginx-light", "a real web server", Purpose.TEST),
     _tool("curl", "curl", "a real web client", Purpose.TEST),
     _tool("socat", "socat", "raw TCP and UDP through the box", Purpose.TEST),

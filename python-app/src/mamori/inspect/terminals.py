@@ -6,7 +6,8 @@
     name = names_from_netbios(payload)          # UDP 137 -> 137, broadcast
 
 Anyone on the network can say any name, so a name is for people to read and decides nothing. Bytes that make no sense are no
-name and no error: nothing hangs on them. Names keep whatever characters they came with, cut to MAX_NAME_CHARACTERS.
+name and no error: nothing hangs on them. Names keep whatever characters they came with, cut to MAX_NAME_CHARACTERS; those of mDNS
+come in lower case, as all names of DNS here.
 """
 
 from __future__ import annotations
