@@ -9,7 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,25 +60,30 @@ def build_lab() -> Built:
 
 @contextlib.contextmanager
 def start_box(
-    built: Built, *, edit: Edit = lambda _: None, office: Office | None = None, grow_bytes: int = 0
+    built: Built, *, edit: Edit = lambda _: None, office: Office | None = None, grow_bytes: int = 0, memory_mib: int = 0
 ) -> Iterator[tuple[Machine, Media]]:
-    """A machine on its way up from a factory disk that `edit` has changed, `grow_bytes` larger than the image."""
+    """A machine on its way up from a factory disk that `edit` has changed, `grow_bytes` larger than the image. Its memory is the
+    board's, unless `memory_mib` says otherwise."""
     variables = build_varstore(Workspace(Console()), built.signer.keyset)
     with tempfile.TemporaryDirectory(prefix="mamori-box-") as name:
         size_bytes = built.disk.stat().st_size + grow_bytes
         media, _ = prepare_media(Path(name), built.disk, variables, size_bytes=size_bytes)
         edit(media.disk)
         cables = {"wan": office.wan, "lan": office.lan} if office else {}
-        with start_machine(built.image.board, Path(name), media, accelerator=choose_accelerator(), **cables) as machine:
+        board = built.image.board
+        if memory_mib:
+            assert board.qemu is not None
+            board = replace(board, qemu=replace(board.qemu, memory_mib=memory_mib))
+        with start_machine(board, Path(name), media, accelerator=choose_accelerator(), **cables) as machine:
             yield machine, media
 
 
 @contextlib.contextmanager
 def start_ready_box(
-    built: Built, *, edit: Edit = lambda _: None, office: Office | None = None, grow_bytes: int = 0
+    built: Built, *, edit: Edit = lambda _: None, office: Office | None = None, grow_bytes: int = 0, memory_mib: int = 0
 ) -> Iterator[Box]:
     """The same, once it has said that it is ready and lets the lab in."""
-    with start_box(built, edit=edit, office=office, grow_bytes=grow_bytes) as (machine, media):
+    with start_box(built, edit=edit, office=office, grow_bytes=grow_bytes, memory_mib=memory_mib) as (machine, media):
         machine.wait_for(READY, patience_s(READY_WITHIN_S))
         host = _log_in(built, machine, office)
         try:
