@@ -33,11 +33,6 @@ class Device:
         return self.root / "run/mamori/inspect/report.json"
 
     @property
-    def inspect_workers(self) -> Path:
-        """Where each worker says how it is: NUMBER.json."""
-        return self.root / "run/mamori/inspect/workers"
-
-    @property
     def policy(self) -> Path:
         """What the owner wants; written by the portal, or by hand."""
         return self.root / "data/policy/policy.toml"
@@ -61,6 +56,16 @@ class Device:
     def address_feeds(self) -> Path:
         """A folder of *.txt: known-bad networks, one on a line."""
         return self.root / "data/feeds/addresses"
+
+    @property
+    def rule_folders(self) -> tuple[Path, ...]:
+        """Folders of *.rules: those of the image and those of the feeds."""
+        return self.root / "usr/share/mamori/ips", self.root / "data/feeds/rules"
+
+    @property
+    def signatures_report(self) -> Path:
+        """What the keeper of the signature engine says; the folder is its own."""
+        return self.root / "run/mamori/signatures/report.json"
 
     @property
     def clamd_socket(self) -> Path:

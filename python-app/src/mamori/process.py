@@ -37,11 +37,30 @@ def run_tool(argv: Sequence[str], *, input: bytes = b"", explain: str) -> bytes:
     return done.stdout
 
 
-class Child:
-    """A process of ours that runs beside; it inherits our standard error, and nothing else."""
+def try_tool(argv: Sequence[str], *, timeout_s: float, explain: str) -> tuple[int, str]:
+    """A tool whose answer is its exit code and what it says, both streams as they came; MamoriError if it does not come to that."""
+    try:
+        done = subprocess.run(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout_s,
+            check=False,
+            env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
+        )
+    except OSError as error:
+        raise MamoriError(f"{explain}: {argv[0]}: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise MamoriError(f"{explain}: {argv[0]} did not end within {timeout_s:g} s") from None
+    return done.returncode, done.stdout.decode(errors="replace")
 
-    def __init__(self, argv: Sequence[str]) -> None:
-        self._process = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, env=dict(os.environ))
+
+class Child:
+    """A process of ours that runs beside; it inherits our standard error and what `stdin` names, and nothing else."""
+
+    def __init__(self, argv: Sequence[str], *, stdin: int = subprocess.DEVNULL) -> None:
+        self._process = subprocess.Popen(list(argv), stdin=stdin, env=dict(os.environ))
 
     @property
     def pid(self) -> int:

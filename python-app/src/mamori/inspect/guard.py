@@ -6,18 +6,18 @@ workers come and go without the rules being touched, and rules are loaded only w
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from mamori.durable import write_durably
 from mamori.events.record import Action, Event, Function, Heading
 from mamori.events.sender import EventSender
 from mamori.inspect import crew as crews
 from mamori.inspect.hearing import Hearing
+from mamori.inspect.lifeline import SupervisorEnd
 from mamori.inspect.netfilter import Netfilter, load_queue_rules
 from mamori.inspect.nfqueue.rules import QueueRules
 from mamori.inspect.policy_file import PolicyFile, file_identity
@@ -48,6 +48,7 @@ class Guard:
         self._events = EventSender(device.events_socket)
         self._crew: crews.Crew = {}
         self._children: dict[int, Child] = {}
+        self._lines: dict[int, SupervisorEnd] = {}
         self._reports: dict[int, dict[str, Any]] = {}
         self._tick_at = 0.0
         self._netfilter = Netfilter(device.address_feeds, self._events.send, log)
@@ -63,9 +64,10 @@ class Guard:
         without us does not wait for that, one that does not comes up closed and is ready with its workers. MamoriError if the
         rules cannot be loaded: then nothing is inspected, and the service manager tries again."""
         now = time.monotonic()
-        self._device.inspect_workers.mkdir(parents=True, exist_ok=True)
-        for left in self._device.inspect_workers.glob("*.json"):
-            left.unlink()
+        if self._device.inspect_report.exists():
+            self._tell("inspection-killed", "the inspection starts again: the one before did not end in order")
+        else:
+            self._tell("inspection-started", "the inspection starts", level=6)
         self._check_policy()
         self._crew = crews.start_crew(self._rules.workers, now)
         self._open_at = now + UP_WITHIN_S
@@ -77,23 +79,30 @@ class Guard:
             time.sleep(0.02)
             self.tick(time.monotonic())
 
-    def tick(self, now: float) -> None:
-        """Look at the workers and at the policy; do what is due."""
+    def tick(self, now: float) -> bool:
+        """Look at the workers and at the policy; do what is due. Whether there is news for the report."""
         self._tick_at = now + TICK_S
+        has_news = False
         for number, child in list(self._children.items()):
             code = child.exit_code()
             if code is not None:
                 del self._children[number]
+                self._lines.pop(number).close()
                 self._reports.pop(number, None)
+                has_news = True
                 self._crew = crews.lose(self._crew, number, now)
                 self._tell("worker-ended", f"worker {number} ended with {code}; it is started again")
-        for number in self._children:
-            self._hear(number)
+        for number, line in self._lines.items():
+            report = line.take_report()
+            if report is not None:
+                self._reports[number] = report
+                has_news = True
+                self._crew = crews.hear(self._crew, number, now)
         self._crew, orders = crews.next_orders(self._crew, now)
         for order in orders:
             match order:
                 case crews.StartWorker(number):
-                    self._children[number] = Child(self._worker_argv(number))
+                    self._start_worker(number)
                 case crews.KillWorker(number):
                     self._tell("worker-hangs", f"worker {number} does not answer; it is killed")
                     if number in self._children:
@@ -107,18 +116,24 @@ class Guard:
             self._netfilter.tick(now)
             self._hearing.tick(now, time.time())
         self._events.flush(now)
+        return has_news
 
     def next_deadline(self) -> float:
         return self._tick_at
 
-    def stop(self) -> None:
+    def stop(self, *, in_order: bool) -> None:
         """End the workers; what they hold they let go. The rules stay, and say what happens without them."""
         for child in self._children.values():
             child.stop()
         for child in self._children.values():
             if not child.wait(STOP_WITHIN_S):
                 child.kill()
+        for line in self._lines.values():
+            line.close()
         self._children.clear()
+        self._lines.clear()
+        if in_order:
+            self._tell("inspection-stopped", "the inspection stops, as it was told to", level=6)
         self._hearing.close()
         self._events.close()
 
@@ -131,19 +146,13 @@ class Guard:
             "policy_problem": self._policy.problem,
         }
 
-    def _worker_argv(self, number: int) -> list[str]:
+    def _start_worker(self, number: int) -> None:
         root = str(self._device.root)
-        return [sys.executable, "-m", "mamori.cli", "--root", root, "inspect-worker", "--number", str(number)]
-
-    def _hear(self, number: int) -> None:
-        try:
-            report = json.loads((self._device.inspect_workers / f"{number}.json").read_bytes())
-            at = float(report["at_monotonic_s"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        if report.get("pid") == self._children[number].pid:
-            self._reports[number] = report
-            self._crew = crews.hear(self._crew, number, at)
+        argv = [sys.executable, "-m", "mamori.cli", "--root", root, "inspect-worker", "--number", str(number)]
+        line = SupervisorEnd()
+        self._lines[number] = line
+        self._children[number] = Child(argv, stdin=line.worker_end.fileno())
+        line.worker_end.close()
 
     def _check_policy(self) -> None:
         """Keep a copy of each policy that is sound, for a start after one that is not."""
@@ -158,31 +167,16 @@ class Guard:
         try:
             content = self._device.policy.read_bytes()
             if file_identity(self._device.policy) == self._policy.identity:  # else it has changed, and is looked at again
-                _write_durably(self._device.accepted_policy, content)
+                self._device.accepted_policy.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(self._device.accepted_policy, content)
         except OSError as error:
             self._log(4, f"cannot keep a copy of the policy: {error}")
 
     def _refuse_policy(self, problem: str) -> None:
         self._tell("policy-refused", f"the policy is refused, the old one stays in force: {problem}")
 
-    def _tell(self, what: str, text: str) -> None:
-        self._log(4, text)
+    def _tell(self, what: str, text: str, level: int = 4) -> None:
+        self._log(level, text)
         self._events.send(
             Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text[:500], category=what)
         )
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Replace the file so that a power cut leaves the old or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

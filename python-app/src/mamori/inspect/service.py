@@ -22,13 +22,16 @@ _STOP_SIGNALS = (signal.SIGTERM,)
 """SIGINT stays what it is to Python, so Ctrl-C ends a run by hand like that of every other command."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _World:
+    """`published` is what the report said last of the bridge."""
+
     device: Device
     bridge: Bridge
     notify_socket: str | None
     log: Callable[[int, str], None]
     guard: Guard | None
+    published: core.Publish | None = None
 
 
 def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], None], guard: Guard | None) -> None:
@@ -39,6 +42,7 @@ def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], Non
     # Blocked, a signal waits until `sigtimedwait` asks for it: none is lost, none interrupts a write.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     device.inspect_report.parent.mkdir(parents=True, exist_ok=True)
+    is_told_to_stop = False
     try:
         if guard is not None:
             guard.start()
@@ -46,9 +50,10 @@ def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], Non
         while True:
             state, running = _carry_out(world, state, commands)
             if not running:
+                is_told_to_stop = True
                 return
-            if guard is not None:
-                guard.tick(time.monotonic())
+            if guard is not None and guard.tick(time.monotonic()) and world.published is not None:
+                _publish(world, world.published)
             deadline = min(core.next_deadline(state), guard.next_deadline() if guard is not None else math.inf)
             timeout_s = max(0.0, deadline - time.monotonic())
             stops = _is_stopped_within(timeout_s)
@@ -59,7 +64,7 @@ def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], Non
                 commands = ()
     finally:
         if guard is not None:
-            guard.stop()
+            guard.stop(in_order=is_told_to_stop)
         device.inspect_report.unlink(missing_ok=True)
 
 
@@ -91,6 +96,7 @@ def _carry_out(world: _World, state: core.State, commands: tuple[core.Command, .
 
 
 def _publish(world: _World, command: core.Publish) -> None:
+    world.published = command
     try:
         details = world.guard.describe() if world.guard is not None else None
         write_report(world.device.inspect_report, encode_report(command, time.monotonic(), details))

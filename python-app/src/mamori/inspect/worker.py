@@ -11,7 +11,6 @@ addresses (nfqueue/rules.py).
 from __future__ import annotations
 
 import gc
-import json
 import os
 import resource
 import select
@@ -29,6 +28,7 @@ from mamori.events.sender import EventSender
 from mamori.formats.release import EarlyBridge, Release
 from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedScan, FinishScan, Replace, Tally, Tell
 from mamori.inspect.engine import Engine
+from mamori.inspect.lifeline import open_worker_end
 from mamori.inspect.nfqueue.messages import Packet, Verdict, encode_verdict, requeue
 from mamori.inspect.nfqueue.queue import Queue, Settings, start_queue
 from mamori.inspect.nfqueue.rules import DECIDED_MARK, SURICATA_DONE_MARK, SURICATA_QUEUE
@@ -47,8 +47,9 @@ BUGS_EVERY_S = 60.0
 """A bug is told once in so long; all are counted."""
 
 IDLE_S = 1.0
-"""The longest sleep: a lost parent is noticed after that."""
+"""The longest sleep."""
 
+_STATM = Path("/proc/self/statm")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PACKET_ID = (1 << 32) - 1
 _DONE = 1 << 32
@@ -70,7 +71,6 @@ class WorkerSettings:
     clamd: Path | None
     hash_list: Path | None
     events: Path
-    report: Path
 
 
 def run_device_worker(device: Device, release: Release, number: int, log: Callable[[int, str], None]) -> None:
@@ -84,14 +84,13 @@ def run_device_worker(device: Device, release: Release, number: int, log: Callab
         clamd=device.clamd_socket,
         hash_list=device.hash_list,
         events=device.events_socket,
-        report=device.inspect_workers / f"{number}.json",
     )
     source = JudgeSource(device.policy, device.accepted_policy, device.lists, lambda text: log(4, text))
     run_worker(settings, source, log)
 
 
 def run_worker(settings: WorkerSettings, source: JudgeSource, log: Callable[[int, str], None]) -> None:
-    """Inspect until SIGTERM, or until the parent is gone. MamoriError when the queue cannot be had."""
+    """Inspect until SIGTERM, or until the supervisor is gone. MamoriError when the queue cannot be had."""
     stop, stopped = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(stopped, warn_on_full_buffer=False)
     for number in _STOP_SIGNALS:
@@ -120,7 +119,7 @@ class _Worker:
         self._log = log
         self._sender = EventSender(settings.events)
         self._scanner = Scanner(ScanSettings(settings.clamd, settings.hash_list), now)
-        self._parent = os.getppid()
+        self._supervisor = open_worker_end()
         self._inside = _interface_number(settings.inside)
         self._report_at = self._reload_at = now
         self._bugs, self._bug_told_at = 0, -BUGS_EVERY_S
@@ -131,13 +130,14 @@ class _Worker:
 
     def run(self, stop: int) -> None:
         poll = select.epoll()
-        for descriptor in (self._queue.fileno(), self._scanner.fileno(), stop):
+        ends = {stop} if self._supervisor is None else {stop, self._supervisor.fileno()}
+        for descriptor in (self._queue.fileno(), self._scanner.fileno(), *ends):
             poll.register(descriptor, select.EPOLLIN)
         try:
-            while os.getppid() == self._parent:
+            while True:
                 now = time.monotonic()
                 ready = {descriptor for descriptor, _ in poll.poll(self._timeout(now))}
-                if stop in ready:
+                if ready & ends:
                     break
                 now = time.monotonic()
                 if self._scanner.fileno() in ready:
@@ -150,7 +150,6 @@ class _Worker:
             self.engine.close()
             self._carry_out(time.monotonic())
             self._sender.close()
-            self._settings.report.unlink(missing_ok=True)
 
     def _timeout(self, now: float) -> float:
         deadlines = (self.engine.next_deadline(), self._scanner.next_deadline(), self._sender.next_deadline(), self._report_at)
@@ -260,7 +259,7 @@ class _Worker:
         self._sender.send(event)
 
     def _report(self, now: float) -> None:
-        """For the supervisor and `mamori status`: that we live, and how. A full disk is no reason to stop."""
+        """For the supervisor and `mamori status`: that we live, and how. See lifeline.py."""
         counters, health = self._queue_counters(), self._scanner.health
         report: dict[str, Any] = {
             "number": self._settings.number,
@@ -268,19 +267,15 @@ class _Worker:
             "at_monotonic_s": round(now, 3),
             "flows": self.engine.flows,
             "held_bytes": self.engine.held_bytes,
-            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "memory_bytes": _resident_bytes(),
             "bugs": self._bugs,
             "handed_on": self._handed_on,
             "queue": counters,
             "scanner": {"condition": health.condition.value, "reason": health.reason, "database": health.database},
             "policy": self._source.describe(),
         }
-        fresh = self._settings.report.with_name(f".{self._settings.report.name}.new")
-        try:
-            fresh.write_text(json.dumps(report))
-            fresh.replace(self._settings.report)
-        except OSError as error:
-            self._log(4, f"cannot report: {error}")
+        if self._supervisor is not None:
+            self._supervisor.send(report)
 
     def _queue_counters(self) -> dict[str, int]:
         counters = self._queue.counters()
@@ -293,3 +288,8 @@ def _interface_number(name: str) -> int:
         return socket.if_nametoindex(name)
     except OSError:
         return 0
+
+
+def _resident_bytes() -> int:
+    """Memory that this process has now: proc_pid_statm(5)."""
+    return int(_STATM.read_text().split()[1]) * resource.getpagesize()
