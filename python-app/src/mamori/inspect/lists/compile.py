@@ -7,14 +7,13 @@ counted and told. In a file of less than a hundred lines, as people write them, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO
 
+from mamori.durable import replacing
 from mamori.formats.problems import BadInputError, MamoriError, Problem
 from mamori.inspect.lists.entries import EntryError, parse_entry
 from mamori.inspect.lists.fileformat import (
@@ -170,24 +169,10 @@ class _Reading:
 
 def _write(out: Path, source: Source, suffixes: Suffixes, records: Records, bounds: Bounds) -> tuple[int, int]:
     """Number of records and size of the file, once it is durable."""
-    with NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
-        fresh = Path(file.name)
-        try:
-            header = _write_sections(file.file, source, suffixes, records, bounds)
-            file.seek(0)
-            file.write(encode_header(header))
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)  # workers read it without being who compiled it
-            os.fsync(file.fileno())
-            fresh.replace(out)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-    folder = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(out) as file:
+        header = _write_sections(file, source, suffixes, records, bounds)
+        file.seek(0)
+        file.write(encode_header(header))
     return header.records, header.blocks.end
 
 

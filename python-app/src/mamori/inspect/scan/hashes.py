@@ -23,6 +23,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from mamori.durable import write_durably
 from mamori.formats.problems import BadInputError, MamoriError, Problem
 
 MAX_ENTRIES = 4_000_000
@@ -84,17 +85,7 @@ def encode_hashes(entries: Iterable[Entry]) -> bytes:
 def compile_hashes(lines: Iterable[str], out: Path, source: str) -> int:
     """Write the compiled list to `out`, durably and as a whole; how many entries it has. `source` is what errors call the lines."""
     content = encode_hashes(parse_hashes(lines, source))
-    fresh = out.with_name(f".{out.name}.new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(out)
-    folder = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_durably(out, content)
     return int(_HEADER.unpack_from(content)[1])
 
 

@@ -9,13 +9,13 @@ known here: `test` is given, takes the candidate, and returns the exit code and 
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mamori.durable import put_in_place
 from mamori.formats.problems import MamoriError
 from mamori.inspect.suricata.control import RulesetStats, SuricataControl
 
@@ -59,7 +59,7 @@ def take_rules(lines: Iterable[str], active: Path, test: Test) -> Taken:
             code, said = test(candidate)
         if code:
             raise RulesetError(f"suricata: the new set did not pass its test: {_last_words(said)}")
-        _make_durable(candidate, active)
+        put_in_place(candidate, active)
     finally:
         candidate.unlink(missing_ok=True)
     return Taken(total - len(refused), len(refused))
@@ -100,17 +100,6 @@ def _write(candidate: Path, lines: Iterable[str]) -> int:
 def _remove_lines(path: Path, numbers: Collection[int]) -> None:
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join(line for number, line in enumerate(lines, start=1) if number not in numbers))
-
-
-def _make_durable(candidate: Path, active: Path) -> None:
-    with candidate.open("rb") as file:
-        os.fsync(file.fileno())
-    candidate.rename(active)
-    folder = os.open(active.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _last_words(said: str) -> str:
