@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mamori.events.batch import CLOCK_TOLERANCE_S, MAX_RECENT, MAX_ROWS, Merger, Sum, is_better
-from mamori.events.record import Action, Event, Function, TerminalSeen
+from mamori.events.record import Action, Event, Function, Heading, TerminalSeen
 from tests.support.records import BUILD_S, MAC, NOW_S, count, event
 
 
@@ -37,6 +39,7 @@ DIFFERENT = {
     "function": event(function=Function.VIRUS),
     "action": event(action=Action.LOGGED),
     "terminal": event(mac="02:00:00:00:00:99"),
+    "heading": replace(event(), heading=Heading.INBOUND),
     "subject": event("another"),
     "list": event(list_name="another"),
 }

@@ -29,7 +29,7 @@ MINUTE_S = 60
 NO_TIME = 0
 """The roll-ups' time of counts whose clock was wrong."""
 
-_Key = tuple[Function, str, str, str, str]
+_Key = tuple[Function, str, str, str, str, str]
 _Sum = tuple[Function, str, str, str, str, int]
 
 SOURCES = ("netbios", "mdns", "dhcp")
@@ -113,7 +113,8 @@ class Merger:
         return self._build_s <= at_s <= now_s + CLOCK_TOLERANCE_S
 
     def _add_event(self, event: Event, is_clock_good: bool) -> None:
-        key = event.function, event.action.value, event.terminal_mac or event.terminal, event.subject, event.list_name
+        terminal = event.terminal_mac or event.terminal
+        key = event.function, event.action.value, event.heading.value, terminal, event.subject, event.list_name
         row = self._recent.get(key)
         if row and abs(event.at_s - row.event.at_s) < REPEAT_S:
             row.times += 1
