@@ -143,7 +143,7 @@ def test_a_page_is_read_as_curl_got_it(relay: Relay) -> None:
     got = curl(relay, "@/noise.bin?a=%41b")
     request, response = only_exchange(relay)
     assert got == response.data == NOISE
-    assert (request.request.urls[0].path, request.request.urls[0].query) == ("/noise.bin", "a=%41b")
+    assert (request.request.urls[0].path, request.request.urls[0].query) == ("/noise.bin", "a=Ab")
     assert (request.request.urls[0].host, request.request.urls[0].port) == ("127.0.0.1", relay.port)
 
 

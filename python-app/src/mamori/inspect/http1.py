@@ -42,7 +42,7 @@ from mamori.inspect.http1_head import (
     parse_status_line,
 )
 from mamori.inspect.http1_stream import BodyStream, HeadBuffer, MessageStream
-from mamori.inspect.http_url import parse_target
+from mamori.inspect.http_url import UNKNOWN_SERVER, parse_target
 
 MAX_PIPELINED = 1000
 """Requests without a response yet. No browser pipelines; package managers (apt) keep 10 under way, load generators some more."""
@@ -64,10 +64,11 @@ class RequestReader:
     agree answers what follows. What is no HTTP then (a client in a hurry) makes the stream opaque, and is no error.
     """
 
-    __slots__ = ("_hurried", "_line_seen", "_messages")
+    __slots__ = ("_hurried", "_line_seen", "_messages", "_server")
 
-    def __init__(self) -> None:
+    def __init__(self, server: tuple[str, int] = UNKNOWN_SERVER) -> None:
         self._messages = MessageStream()
+        self._server = server
         self._line_seen = False
         self._hurried = False
 
@@ -133,7 +134,7 @@ class RequestReader:
             self._messages.opaque = True
             return
         hosts = fields.all("host")
-        urls = parse_target(line.method, line.target, hosts)
+        urls = parse_target(line.method, line.target, hosts, self._server)
         choice = choose_framing(fields, line.version, is_response=False)
         odd = list(choice.odd)
         if not hosts and line.version >= (1, 1):
@@ -310,12 +311,12 @@ class ResponseReader:
 
 
 class HttpConnection:
-    """Both directions, joined where one depends on the other."""
+    """Both directions, joined where one depends on the other. `server` is the address and port of the connection."""
 
     __slots__ = ("requests", "responses")
 
-    def __init__(self) -> None:
-        self.requests = RequestReader()
+    def __init__(self, server: tuple[str, int] = UNKNOWN_SERVER) -> None:
+        self.requests = RequestReader(server)
         self.responses = ResponseReader()
 
     def receive_client(self, data: bytes | memoryview) -> list[Event]:

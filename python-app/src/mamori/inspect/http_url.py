@@ -16,6 +16,8 @@ from mamori.inspect.names import host_name
 
 DEFAULT_PORT = 80
 
+UNKNOWN_SERVER = ("", DEFAULT_PORT)
+
 _PATH_SAFE = "/!$&'()*+,;=:@[]|^~-._"
 """What stays as it is in a path: unreserved and sub-delimiters (RFC 3986, section 3.3), and what browsers leave alone."""
 
@@ -33,8 +35,8 @@ _PORT = re.compile(r":(\d{0,5})$")
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """`host` is lower-case, without a final dot, IPv6 without brackets in its shortest form; empty when the client named none
-    (then the server's address is all that is known). `path` starts with a slash, or is `*`, or empty for CONNECT. `query`
+    """`host` is lower-case, without a final dot, IPv6 without brackets in its shortest form; the server's address when the client
+    named none, and empty when that is not known either. `path` starts with a slash, or is `*`, or empty for CONNECT. `query`
     has no question mark."""
 
     host: str
@@ -71,12 +73,14 @@ def _ipv6(text: str) -> str:
         return host_name(text.encode("latin-1", "replace"))
 
 
-def parse_target(method: str, target: str, host_fields: Sequence[str]) -> tuple[Url, ...]:
+def parse_target(method: str, target: str, host_fields: Sequence[str], server: tuple[str, int] = UNKNOWN_SERVER) -> tuple[Url, ...]:
     """Every URL that a server may read, the likeliest first: the target's own host (RFC 9112, section 3.2.2) before those of
-    the Host fields, the first of these before the others. All are text in latin-1, as they came."""
+    the Host fields, the first of these before the others. All are text in latin-1, as they came. `server` is the address and
+    port of the connection, which is what a request without a host is for (RFC 9112, section 3.3)."""
     named = tuple(map(parse_authority, host_fields))
     if method == "CONNECT":
-        return tuple(Url(host, port or DEFAULT_PORT, "", "") for host, port in dict.fromkeys((parse_authority(target), *named)))
+        hosts = dict.fromkeys((parse_authority(target), *named))
+        return tuple(Url(*_complete(host, port, server), "", "") for host, port in hosts)
     scheme = _SCHEME.match(target)
     if scheme:
         authority, rest = _split_authority(target[scheme.end() :])
@@ -86,7 +90,11 @@ def parse_target(method: str, target: str, host_fields: Sequence[str]) -> tuple[
         hosts = dict.fromkeys(named or (("", None),))
     path, _, query = rest.partition("#")[0].partition("?")
     path, query = normal_path(path), normal_query(query)
-    return tuple(dict.fromkeys(Url(host, port or DEFAULT_PORT, path, query) for host, port in hosts))
+    return tuple(dict.fromkeys(Url(*_complete(host, port, server), path, query) for host, port in hosts))
+
+
+def _complete(host: str, port: int | None, server: tuple[str, int]) -> tuple[str, int]:
+    return (host, port or DEFAULT_PORT) if host else (server[0], port or server[1])
 
 
 def _split_authority(text: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mamori.events.record import Action, Function
 from mamori.inspect.blocking import TLS_ACCESS_DENIED, answer_infected, answer_request
-from mamori.inspect.desk import Desk, ExpectedData, Parties, ScanOwner
+from mamori.inspect.desk import Desk, ExpectedData, Parties, ScanOwner, address_text
 from mamori.inspect.errors import ParseError
 from mamori.inspect.files import CarriedFile, Files, can_overwrite
 from mamori.inspect.findings import (
@@ -200,7 +200,11 @@ class Session:
         if make is None:
             self._judge_opaque(bytes(heads[ORIGINATOR]), bytes(heads[RESPONDER]))
             return
-        self._reader = make(self._starts)
+        if application is Application.HTTP:
+            address, port = self._flow.responder
+            self._reader = HttpReader(self._starts, (address_text(address), port))
+        else:
+            self._reader = make(self._starts)
         for side in (RESPONDER, ORIGINATOR) if application in _SERVER_FIRST else (ORIGINATOR, RESPONDER):
             if heads[side] and not self.is_over:
                 self._feed(side, bytes(heads[side]))

@@ -40,6 +40,7 @@ from mamori.inspect.http1_events import (
     Switched,
 )
 from mamori.inspect.http1_head import Anomaly, Fields
+from mamori.inspect.http_url import UNKNOWN_SERVER
 from mamori.inspect.mime import MailReader
 from mamori.inspect.tls import ClientHelloReceived, TlsReader
 
@@ -61,12 +62,12 @@ _EVASIONS = frozenset(
 
 
 class HttpReader:
-    """Both directions of HTTP/1.x."""
+    """Both directions of HTTP/1.x. `server` is the address and port of the connection."""
 
     __slots__ = ("_connection", "_files", "_next_file", "_offsets")
 
-    def __init__(self, starts: tuple[int, int] = (0, 0)) -> None:
-        self._connection = HttpConnection()
+    def __init__(self, starts: tuple[int, int] = (0, 0), server: tuple[str, int] = UNKNOWN_SERVER) -> None:
+        self._connection = HttpConnection(server)
         self._offsets = starts
         self._files: list[_Body | None] = [None, None]
         self._next_file = 0
