@@ -16,7 +16,7 @@ import dns.name
 import dns.rrset
 import pytest
 
-from firmware.bench_inspect import ADDRESSES, Lab
+from firmware.inspect_lab import ADDRESSES, Lab
 from firmware.netns import call_in_namespace
 from firmware.process import run, start
 from mamori.inspect.hearing import EACH_BURST
