@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from firmware.bench_inspect import ADDRESSES
+from firmware.inspect_lab import ADDRESSES
 from firmware.netns import call_in_namespace
 from firmware.process import Argument, Result, run, start
 from tests.support.guarded import Guarded
@@ -141,7 +142,7 @@ class Web:
 
     def mac(self) -> str:
         """That of the computer in the office."""
-        return call_in_namespace(self.box.lab.client, Path("/sys/class/net/eth0/address").read_text).strip()
+        return self.at("client", "cat", "/sys/class/net/eth0/address", explain="read the terminal's address").stdout.strip()
 
     def await_events(self, *, within_s: float = 10, **wanted: object) -> list[dict[str, Any]]:
         """The events that say this, as soon as there is one."""
@@ -192,3 +193,38 @@ class Phase(Enum):
     BEFORE = "works"
     BLOCKED = "is blocked"
     AFTER = "works again"
+
+
+class Sink:
+    """A server that answers nothing and keeps what each of its connections said."""
+
+    def __init__(self) -> None:
+        self._heard: dict[tuple[str, int], bytearray] = {}
+
+    def of(self, connection: socket.socket) -> bytes:
+        """What came of what this client sent."""
+        return bytes(self._heard.get(connection.getsockname()[:2], b""))
+
+    def talk(self, peer: socket.socket) -> None:
+        address, port = peer.getpeername()[:2]
+        kept = self._heard[address.removeprefix("::ffff:"), port] = bytearray()
+        while data := peer.recv(65_536):
+            kept += data
+
+
+def say(connection: socket.socket, pieces: Iterable[bytes], pause_s: float = 0.0005) -> None:
+    """Each piece in a segment of its own, as far as the kernel can be made to."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # cut in the middle
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(pause_s)
+
+
+def hear(connection: socket.socket, size: int = 1 << 20) -> bytes:
+    """What comes, up to this many bytes or the end of the connection, however it ends."""
+    heard = b""
+    with contextlib.suppress(ConnectionResetError):
+        while len(heard) < size and (data := connection.recv(size - len(heard))):
+            heard += data
+    return heard
