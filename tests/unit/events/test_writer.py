@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,9 +22,11 @@ from mamori.events.writer import (
     COMMIT_EVERY_S,
     COMMIT_RECORDS,
     DATABASE_REPLACED,
+    DISK_TROUBLE,
     PRUNE_EVERY_S,
     REFUSALS_EVERY_S,
     RETRY_EVERY_S,
+    WRITER_KILLED,
     Clocks,
     Writer,
 )
@@ -154,9 +157,26 @@ def test_a_full_disk_is_survived_and_nothing_is_lost_that_fits_in_memory(tmp_pat
         assert writer.is_writing
         assert log[1:] == ["<5>events are written again"]
         writer.close(after(70))
-        assert len(subjects(path)) == 1 + 58 * 20
+        assert len(subjects(path)) == 1 + 58 * 20 + 1
+        ((trouble, reason),) = asked(path, "SELECT subject, detail FROM events WHERE category = ?", DISK_TROUBLE)
+        assert trouble == f"for {64 - 3} s events could not be written"
+        assert "full" in reason
         assert asked(path, "SELECT sum(scanned) FROM days") == [(58,)]
         assert asked(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_the_end_of_a_writer_that_was_killed_is_told_by_the_next_one(tmp_path: Path, write_log) -> None:
+    path = tmp_path / "events.db"
+    killed = os.fork()
+    if not killed:
+        writer = Writer(path, BUILD_S, write_log, START)
+        writer.receive(datagram(event("before")), START)
+        writer.on_timer(after(1))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    Writer(path, BUILD_S, write_log, after(2)).close(after(2))
+    Writer(path, BUILD_S, write_log, after(3)).close(after(3))
+    assert asked(path, "SELECT category FROM events") == [("phishing",), (WRITER_KILLED,)]
 
 
 def test_what_has_no_room_in_memory_is_counted_and_told_when_there_is_room(tmp_path: Path, write_log) -> None:
@@ -172,7 +192,7 @@ def test_what_has_no_room_in_memory_is_counted_and_told_when_there_is_room(tmp_p
         writer.on_timer(after(RETRY_EVERY_S + 1))
         writer.close(after(10))
         ((lost,),) = asked(path, "SELECT subject FROM events WHERE category = ?", LOST_RECORDS)
-        stored = len(subjects(path)) - 1
+        stored = len(subjects(path)) - 2  # and one tells of the disk
         assert lost == f"{MAX_ROWS + 700 - stored} records were lost"
         assert stored >= MAX_ROWS - 10
         assert asked(path, "SELECT sum(scanned) FROM days") == [(MAX_ROWS + 700,)]

@@ -43,6 +43,12 @@ REFUSALS_EVERY_S = 60.0
 DATABASE_REPLACED = "database-replaced"
 """The category of the event that says that older events are no longer here."""
 
+DISK_TROUBLE = "disk-trouble"
+"""Of the event that says, once it is over, for how long and why events could not be written."""
+
+WRITER_KILLED = "writer-killed"
+"""Of the event that says that the writer before this one did not end in order."""
+
 _BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.InterfaceError)
 """What SQLite says of wrong statements and values, and never of a disk."""
 
@@ -69,6 +75,7 @@ class Writer:
         self._watch = ClockWatch(clocks.wall_s - clocks.now, clocks.now)
         self._store: Store | None = None
         self._trouble = ""
+        self._trouble_since: float | None = None
         self._damage = ""
         self._is_checked = False
         self._commit_at = clocks.now
@@ -140,7 +147,10 @@ class Writer:
         self._commit_at = clocks.now + COMMIT_EVERY_S
         if self._trouble:
             self._log(NOTICE, "events are written again")
-            self._trouble = ""
+            if self._trouble_since is not None:
+                subject = f"for {clocks.now - self._trouble_since:.0f} s events could not be written"
+                self._merger.add_always(_own_event(clocks, DISK_TROUBLE, subject, self._trouble), clocks.wall_s)
+            self._trouble, self._trouble_since = "", None
 
     def _report_loss(self, clocks: Clocks) -> None:
         """Once the database is open again: what the memory had no room for. It comes before what is written with it."""
@@ -165,6 +175,8 @@ class Writer:
         if self._damage:
             # It showed only when something was written: a look through the file need not find it.
             return self._replace("damaged", self._damage, clocks)
+        # SQLite deletes this file when the last one who has the database open closes it.
+        was_left = self._path.with_name(f"{self._path.name}-wal").exists()
         try:
             store = Store(self._path, check=not self._is_checked)
         except NewerDatabaseError as error:
@@ -173,6 +185,9 @@ class Writer:
             if not is_damage(error):
                 raise
             return self._replace("damaged", str(error), clocks)
+        if was_left and not self._is_checked:
+            subject = "the writer of events was killed, or the power went"
+            self._merger.add_always(_own_event(clocks, WRITER_KILLED, subject, ""), clocks.wall_s)
         self._is_checked = True
         return store
 
@@ -184,11 +199,7 @@ class Writer:
         self._is_checked = True
         self._merger.forget()
         subject = f"a new database of events begins: the last one is {word.partition('-')[0]}"
-        nobody = ("", "", "", 0, "")
-        event = Event(
-            clocks.wall_s, Function.SYSTEM, Action.REPORTED, Heading.NONE, *nobody, subject, "", DATABASE_REPLACED, reason[:500]
-        )
-        self._merger.add_always(event, clocks.wall_s)
+        self._merger.add_always(_own_event(clocks, DATABASE_REPLACED, subject, reason), clocks.wall_s)
         return store
 
     def _fail(self, error: Exception, clocks: Clocks) -> None:
@@ -201,6 +212,7 @@ class Writer:
         if is_damage(error):
             self._damage = str(error)
         if not self._trouble:
+            self._trouble_since = None if self._damage else clocks.now  # the new database begins with the news of its own
             self._log(ERROR, f"{self._path}: events cannot be written and are kept in memory: {error}")
         self._trouble = str(error) or type(error).__name__
         self._commit_at = clocks.now + RETRY_EVERY_S
@@ -211,3 +223,8 @@ class Writer:
             self._refusals_at = clocks.now + REFUSALS_EVERY_S
             self._log(WARNING, f"{self._refused} records refused: {reason}")
             self._refused = 0
+
+
+def _own_event(clocks: Clocks, category: str, subject: str, detail: str) -> Event:
+    nobody = ("", "", "", 0, "")
+    return Event(clocks.wall_s, Function.SYSTEM, Action.REPORTED, Heading.NONE, *nobody, subject, "", category, detail[:500])
