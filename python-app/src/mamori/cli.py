@@ -61,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--number", type=int, required=True)
     worker.set_defaults(run=_inspect_worker)
 
+    keeper = commands.add_parser("signatures-keeper", allow_abbrev=False, help="run the keeper of the signature engine")
+    keeper.add_argument("--program", default="suricata", metavar="FILE", help="Suricata (default: suricata, as it is installed)")
+    keeper.set_defaults(run=_signatures_keeper)
+
     from mamori.events.commands import add_commands as add_events
     from mamori.inspect.lists.commands import add_commands as add_lists
 
@@ -115,6 +119,16 @@ def _inspect_worker(options: argparse.Namespace) -> None:
 
     device = Device(options.root)
     run_device_worker(device, read_release(device), options.number, _log)
+
+
+def _signatures_keeper(options: argparse.Namespace) -> None:
+    from mamori.inspect.suricata.keeper import KeeperSettings, run_keeper
+    from mamori.paths import Device
+    from mamori.status import read_release
+
+    device = Device(options.root)
+    release = read_release(device)
+    run_keeper(KeeperSettings(device, release.bridge.name, release.version, options.program), _log)
 
 
 def _replay(options: argparse.Namespace) -> None:

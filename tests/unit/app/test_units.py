@@ -24,6 +24,7 @@ NEEDED = {
     "mamori-events.service": 1.0,
     "mamori-inspect.service": 2.0,
     "mamori-ready.service": 3.0,
+    "mamori-signatures.service": 2.0,
     "mamori-suricata.service": 3.0,
 }
 """Highest exposure of each service by `systemd-analyze security`, 0 to 10. `ready` is root, because /dev/kmsg is root's; `data` is

@@ -67,16 +67,22 @@ take 300 to 500 MB, twice that while they are loaded again, which is why a box w
 @dataclass(frozen=True)
 class Paths:
     """Where Suricata finds and leaves things. `config` and `rules` are what we render and prepare; `eve` is the socket of
-    whoever reads the records, in the reader's own folder; `control` is Suricata's socket, and `log_folder` is for what it
-    wants to write besides, which is nothing. mamori-suricata.service names the same places."""
+    the keeper, which reads the records, in the keeper's own folder; `control` is Suricata's socket, and `log_folder` is for what
+    it wants to write besides, which is nothing. mamori-suricata.service names the same places."""
 
     config: Path = Path("/data/suricata/suricata.yaml")
     rules: Path = Path("/data/suricata/active.rules")
-    eve: Path = Path("/run/mamori/inspect/eve.sock")
+    eve: Path = Path("/run/mamori/signatures/eve.sock")
     control: Path = Path("/run/mamori/suricata/control.sock")
     log_folder: Path = Path("/run/mamori/suricata")
     classification: Path = Path("/etc/suricata/classification.config")
     reference: Path = Path("/etc/suricata/reference.config")
+
+    @classmethod
+    def below(cls, root: Path) -> Paths:
+        """Those of an appliance whose file system is in a folder. Suricata's own files are where it is installed."""
+        ours = (path.relative_to("/") for path in (cls.config, cls.rules, cls.eve, cls.control, cls.log_folder))
+        return cls(*(root / path for path in ours))
 
 
 @dataclass(frozen=True)
@@ -107,10 +113,11 @@ def command(config: Path, *, queue: int = SURICATA_QUEUE) -> list[str]:
     return ["suricata", "-c", str(config), "-q", str(queue), "--runmode", "autofp"]
 
 
-def check_command(config: Path, candidate: Path) -> list[str]:
+def check_command(config: Path, candidate: Path, log_folder: Path) -> list[str]:
     """The argument list that reads a configuration and a file of rules as Suricata would, and ends: 0 is a yes. Any rule that
-    Suricata does not take is a no, and is named in what it prints (`ruleset.refused_lines`)."""
-    return ["suricata", "-T", "-c", str(config), "-S", str(candidate)]
+    Suricata does not take is a no, and is named in what it prints (`ruleset.refused_lines`). Its own folder for logs is only
+    there while it runs, and it wants one."""
+    return ["suricata", "-T", "-l", str(log_folder), "-c", str(config), "-S", str(candidate)]
 
 
 def render_config(facts: Facts) -> str:

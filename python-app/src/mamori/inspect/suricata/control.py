@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ MAX_ANSWER_BYTES = 1024 * 1024
 """The longest answers are counters, 50 KB, and rules that failed, of which a set that passed its test has none."""
 
 _CHUNK_BYTES = 64 * 1024
+_CREDENTIALS = struct.Struct("=iII")  # unix(7), struct ucred
 
 
 class ControlError(MamoriError):
@@ -54,6 +56,14 @@ class TrafficStats:
     unfollowed: int
 
 
+@dataclass(frozen=True)
+class Listener:
+    """Whether a process listens, and its number; None while so many wait for its answer that no more get in: it has room for one."""
+
+    listens: bool
+    pid: int | None
+
+
 class SuricataControl:
     """An open control socket."""
 
@@ -72,6 +82,10 @@ class SuricataControl:
 
     def uptime_s(self) -> int:
         return _number(self.command("uptime"))
+
+    def shut_down(self) -> None:
+        """Have Suricata end, in order."""
+        self.command("shutdown")
 
     def reload_rules(self) -> None:
         """Start to load the rules again, and return at once. Traffic goes on with the old ones until the new ones are there."""
@@ -159,6 +173,19 @@ def connect(path: Path, within_s: float = ANSWER_WITHIN_S) -> Iterator[SuricataC
         control = SuricataControl(connection, within_s)
         control._ask({"version": PROTOCOL_VERSION}, "greeting")
         yield control
+
+
+def find_listener(path: Path) -> Listener:
+    """Who listens on the socket, also if it hangs. Nothing is said to it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as connection:
+        try:
+            connection.connect(str(path))
+        except BlockingIOError:
+            return Listener(True, None)
+        except (OSError, ValueError):
+            return Listener(False, None)
+        pid, _, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return Listener(True, int(pid))
 
 
 def _counter(counters: object, *path: str) -> int:
