@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import time
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mamori.inspect.flow import ORIGINATOR, RESPONDER
 from mamori.inspect.imap import ImapError, ImapReader
-from tests.support.mail_transcript import Recorder, Talk, byte_by_byte, cut, join, read
-from tests.support.wait import patience_s
+from tests.support.mail_fuzz import CUTS, DIRECTIONS, NOISE, Dialect
+from tests.support.mail_transcript import Talk, Transcript, join
 
 GREETING = b"* OK\r\n"
 CLIENT_SAYS = rb"""a APPEND x {5}|a APPEND x {5+}|b APPEND {1+}|a REPLACE 1 x {3}|a LOGIN {3}|a STARTTLS|a COMPRESS DEFLATE|a NOOP
@@ -34,52 +32,31 @@ STARTS: list[list[tuple[int, bytes]]] = [
     [(ORIGINATOR, b"a COMPRESS DEFLATE\r\n"), (RESPONDER, b"a OK\r\n")],
     [(RESPONDER, b"* 1 FETCH (" + b"BODY (" * 9000)],
 ]
-MAX_HELD_BYTES = 600 << 10
 
-TALKS = st.lists(
-    st.tuples(st.just(ORIGINATOR), st.lists(CLIENT, max_size=8).map(b"".join))
-    | st.tuples(st.just(RESPONDER), st.lists(SERVER, max_size=8).map(b"".join)),
-    max_size=12,
-).map(lambda talk: [(RESPONDER, GREETING), *talk])
+IMAP = Dialect(ImapReader, ImapError, GREETING, FILLERS, STARTS, max_held_bytes=600 << 10)
+TALKS = IMAP.talks(CLIENT, SERVER)
 
 
-@given(TALKS, st.lists(st.integers(0, 500), max_size=10))
+@given(TALKS, CUTS)
 def test_any_talk_says_the_same_in_any_segments(said: Talk, at: list[int]) -> None:
-    def heard(talk: Talk) -> object:
-        found = read(lambda: ImapReader(mail=Recorder), talk, ImapError)
-        if any(b"COMPRESS" in data for _, data in join(said)):  # ranges are then those of the segments
-            return found.messages, found.evasions, found.oddities, found.opaque, found.error
-        return found
+    def without_ranges(found: Transcript) -> object:
+        return found.messages, found.evasions, found.oddities, found.opaque, found.error
 
-    whole = heard(join(said))
-    assert heard(byte_by_byte(said)) == whole
-    assert heard(cut(said, at)) == whole
+    is_deflated = any(b"COMPRESS" in data for _, data in join(said))  # ranges are then those of the segments
+    IMAP.check_segments(said, at, without_ranges if is_deflated else None)
 
 
-@given(TALKS | st.lists(st.tuples(st.sampled_from([ORIGINATOR, RESPONDER]), st.binary(max_size=100))))
+@given(TALKS | NOISE)
 def test_any_talk_passes_the_reader_of_mails(said: Talk) -> None:
-    assert read(ImapReader, said, ImapError) == read(ImapReader, said, ImapError)
+    IMAP.check_mails(said)
 
 
 @settings(max_examples=10)
-@given(TALKS, st.sampled_from(FILLERS), st.sampled_from([ORIGINATOR, RESPONDER]))
+@given(TALKS, st.sampled_from(FILLERS), DIRECTIONS)
 @example([(RESPONDER, GREETING)], FILLERS[0], ORIGINATOR)
 def test_what_is_held_is_bounded(said: Talk, filler: bytes, direction: int) -> None:
-    reader = ImapReader(mail=Recorder)
-    with contextlib.suppress(ImapError):
-        for side, data in [*said, *[(direction, filler * (20_000 // len(filler)))] * 10]:
-            reader.receive(side, data)
-            assert reader.held_bytes <= MAX_HELD_BYTES
+    IMAP.check_held(said, filler, direction)
 
 
 def test_no_filler_takes_long() -> None:
-    """Quadratic work would show: a segment of GSO size takes less than a second at its slowest, and would take a minute."""
-    for filler in FILLERS:
-        for direction in (ORIGINATOR, RESPONDER):
-            for before in STARTS:
-                reader = ImapReader(mail=Recorder)
-                begun = time.monotonic()
-                with contextlib.suppress(ImapError):
-                    for side, data in [(RESPONDER, GREETING), *before, (direction, filler * (65_000 // len(filler)))]:
-                        reader.receive(side, data)
-                assert time.monotonic() - begun < patience_s(5), (filler, direction)
+    IMAP.check_time()

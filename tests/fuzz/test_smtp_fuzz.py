@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import time
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mamori.inspect.flow import ORIGINATOR, RESPONDER
 from mamori.inspect.smtp import SmtpError, SmtpReader
-from tests.support.mail_transcript import Recorder, Talk, byte_by_byte, cut, join, read
-from tests.support.wait import patience_s
+from tests.support.mail_fuzz import CUTS, DIRECTIONS, NOISE, Dialect
+from tests.support.mail_transcript import Talk
 
 GREETING = b"220 mx ESMTP\r\n"
 CLIENT_SAYS = rb"""EHLO a|LHLO a|HELO a|MAIL FROM:<a@a>|RCPT TO:<b@b>|DATA|data |BDAT 5|BDAT 0 LAST|BDAT 9 last|BDAT -1
@@ -26,49 +24,27 @@ FILLERS = [
     *[b"DATA\r\n", b"BDAT 1 LAST\r\nx", b"250-a\r\n", b"250 a\r\n"],
 ]
 STARTS: list[list[tuple[int, bytes]]] = [[], [(ORIGINATOR, b"DATA\r\n"), (RESPONDER, b"354\r\n")], [(ORIGINATOR, b"DATA\r\n")]]
-MAX_HELD_BYTES = (64 << 10) + 3 * 2048 + 100
 
-TALKS = st.lists(
-    st.tuples(st.just(ORIGINATOR), st.lists(CLIENT, max_size=8).map(b"".join))
-    | st.tuples(st.just(RESPONDER), st.lists(SERVER, max_size=8).map(b"".join)),
-    max_size=12,
-).map(lambda talk: [(RESPONDER, GREETING), *talk])
+SMTP = Dialect(SmtpReader, SmtpError, GREETING, FILLERS, STARTS, max_held_bytes=(64 << 10) + 3 * 2048 + 100)
+TALKS = SMTP.talks(CLIENT, SERVER)
 
 
-@given(TALKS, st.lists(st.integers(0, 500), max_size=10))
+@given(TALKS, CUTS)
 def test_any_talk_says_the_same_in_any_segments(said: Talk, at: list[int]) -> None:
-    def heard(talk: Talk) -> object:
-        return read(lambda: SmtpReader(mail=Recorder), talk, SmtpError)
-
-    whole = heard(join(said))
-    assert heard(byte_by_byte(said)) == whole
-    assert heard(cut(said, at)) == whole
+    SMTP.check_segments(said, at)
 
 
-@given(TALKS | st.lists(st.tuples(st.sampled_from([ORIGINATOR, RESPONDER]), st.binary(max_size=100))))
+@given(TALKS | NOISE)
 def test_any_talk_passes_the_reader_of_mails(said: Talk) -> None:
-    assert read(SmtpReader, said, SmtpError) == read(SmtpReader, said, SmtpError)
+    SMTP.check_mails(said)
 
 
 @settings(max_examples=10)
-@given(TALKS, st.sampled_from(FILLERS), st.sampled_from([ORIGINATOR, RESPONDER]))
+@given(TALKS, st.sampled_from(FILLERS), DIRECTIONS)
 @example([(RESPONDER, GREETING)], FILLERS[0], ORIGINATOR)
 def test_what_is_held_is_bounded(said: Talk, filler: bytes, direction: int) -> None:
-    reader = SmtpReader(mail=Recorder)
-    with contextlib.suppress(SmtpError):
-        for side, data in [*said, *[(direction, filler * (20_000 // len(filler)))] * 10]:
-            reader.receive(side, data)
-            assert reader.held_bytes <= MAX_HELD_BYTES
+    SMTP.check_held(said, filler, direction)
 
 
 def test_no_filler_takes_long() -> None:
-    """Quadratic work would show: a segment of GSO size takes less than a second at its slowest, and would take a minute."""
-    for filler in FILLERS:
-        for direction in (ORIGINATOR, RESPONDER):
-            for before in STARTS:
-                reader = SmtpReader(mail=Recorder)
-                begun = time.monotonic()
-                with contextlib.suppress(SmtpError):
-                    for side, data in [(RESPONDER, GREETING), *before, (direction, filler * (65_000 // len(filler)))]:
-                        reader.receive(side, data)
-                assert time.monotonic() - begun < patience_s(5), (filler, direction)
+    SMTP.check_time()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -127,6 +128,16 @@ def read(make: Callable[[], Reader], talk: Talk, error: type[Exception]) -> Tran
     for direction in (ORIGINATOR, RESPONDER):
         found += reader.end(direction)
     return replace(transcribe(found), error=failed)
+
+
+def hear(make: Callable[[], Reader], said: Talk, error: type[Exception], cuttings: int = 20) -> Transcript:
+    """All that a reader finds, the same in one piece, byte by byte and in this many random segmentations."""
+    whole = read(make, join(said), error)
+    assert read(make, byte_by_byte(said), error) == whole
+    dice = random.Random(len(said))  # noqa: S311 - cuts
+    for _ in range(cuttings):
+        assert read(make, cut(said, [dice.randrange(10_000) for _ in range(8)]), error) == whole
+    return whole
 
 
 def join(talk: Talk) -> list[tuple[int, bytes]]:

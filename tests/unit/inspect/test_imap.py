@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import zlib
 from base64 import encodebytes
 
@@ -12,7 +11,7 @@ from mamori.inspect.findings import Coding, TlsBegins
 from mamori.inspect.flow import ORIGINATOR, RESPONDER
 from mamori.inspect.imap import ImapError, ImapReader
 from mamori.inspect.imap_structure import find_structure
-from tests.support.mail_transcript import Recorder, Talk, Transcript, byte_by_byte, cut, join, read, talk
+from tests.support.mail_transcript import Recorder, Talk, Transcript, byte_by_byte, hear, join, read, talk
 
 HELLO = b"S: * OK IMAP\nC: a LOGIN x y\nS: a OK\n"
 EVIL = bytes(range(256)) * 8
@@ -47,17 +46,7 @@ def fetched(*items: bytes, mail: int = 1) -> tuple[int, bytes]:
 
 
 def heard(said: Talk, mail: type = Recorder) -> Transcript:
-    """What the reader finds, the same in any segmentation."""
-
-    def once(segments: Talk) -> Transcript:
-        return read(lambda: ImapReader(mail=mail), segments, ImapError)
-
-    whole = once(join(said))
-    assert once(byte_by_byte(said)) == whole
-    dice = random.Random(len(said))  # noqa: S311 - cuts
-    for _ in range(10):
-        assert once(cut(said, [dice.randrange(10_000) for _ in range(8)])) == whole
-    return whole
+    return hear(lambda: ImapReader(mail=mail), said, ImapError, cuttings=10)
 
 
 DOWN = {

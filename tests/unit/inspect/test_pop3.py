@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from mamori.inspect.findings import TlsBegins
 from mamori.inspect.flow import ORIGINATOR, RESPONDER
 from mamori.inspect.pop3 import MAX_WAITING, Pop3Error, Pop3Reader
-from tests.support.mail_transcript import Recorder, Talk, Transcript, byte_by_byte, cut, join, read, talk
+from tests.support.mail_transcript import Recorder, Talk, Transcript, hear, talk
 
 LOOSE = "a line with a dot that ends the message for some receivers, and more after it"
 WRONG_END = "a message that does not end in CRLF . CRLF"
@@ -18,17 +16,7 @@ HELLO = b"S: +OK POP3\nC: USER a\nS: +OK\nC: PASS DATA\nS: +OK\n"
 
 
 def heard(said: Talk) -> Transcript:
-    """What the reader finds, the same in any segmentation."""
-
-    def once(segments: Talk) -> Transcript:
-        return read(lambda: Pop3Reader(mail=Recorder), segments, Pop3Error)
-
-    whole = once(join(said))
-    assert once(byte_by_byte(said)) == whole
-    dice = random.Random(len(said))  # noqa: S311 - cuts
-    for _ in range(20):
-        assert once(cut(said, [dice.randrange(10_000) for _ in range(8)])) == whole
-    return whole
+    return hear(lambda: Pop3Reader(mail=Recorder), said, Pop3Error)
 
 
 MESSAGES = {

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from mamori.inspect.findings import TlsBegins
 from mamori.inspect.flow import ORIGINATOR, RESPONDER
 from mamori.inspect.mail_lines import MAX_EARLY_BYTES
 from mamori.inspect.smtp import MAX_LINE_BYTES, MAX_WAITING, SmtpError, SmtpReader
-from tests.support.mail_transcript import Recorder, Talk, Transcript, byte_by_byte, cut, join, read, talk
+from tests.support.mail_transcript import Recorder, Talk, Transcript, hear, read, talk
 
 EARLY = "a message before the server asked for it"
 LOOSE = "a line with a dot that ends the message for some receivers, and more after it"
@@ -33,17 +31,7 @@ S: 250 ok\r\n250 ok\r\n354 go
 
 
 def heard(said: Talk) -> Transcript:
-    """What the reader finds, the same in any segmentation."""
-
-    def once(segments: Talk) -> Transcript:
-        return read(lambda: SmtpReader(mail=Recorder), segments, SmtpError)
-
-    whole = once(join(said))
-    assert once(byte_by_byte(said)) == whole
-    dice = random.Random(len(said))  # noqa: S311 - cuts
-    for _ in range(20):
-        assert once(cut(said, [dice.randrange(10_000) for _ in range(8)])) == whole
-    return whole
+    return hear(lambda: SmtpReader(mail=Recorder), said, SmtpError)
 
 
 MESSAGES = {

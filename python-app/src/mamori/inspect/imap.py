@@ -26,7 +26,7 @@ from mamori.inspect.flow import ORIGINATOR, RESPONDER
 from mamori.inspect.imap_client import CommandReader, Question
 from mamori.inspect.imap_deflate import Inflater
 from mamori.inspect.imap_server import ResponseReader
-from mamori.inspect.mail_lines import Messages, OpenMail
+from mamori.inspect.mail_lines import Messages, OpenMail, Streams
 from mamori.inspect.mime import MailReader
 
 
@@ -39,36 +39,27 @@ class ImapReader:
 
     def __init__(self, starts: tuple[int, int] = (0, 0), mail: OpenMail = MailReader) -> None:
         messages = Messages(mail)
-        self._offsets = list(starts)  # of the streams
+        self._streams = Streams(starts, ImapError)
         self._places = list(starts)  # in what is read, which after COMPRESS is longer
         self._client = CommandReader(messages)
         self._server = ResponseReader(messages)
         self._inflaters: tuple[Inflater, Inflater] | None = None
         self._is_tls = self._tls_begun = self._is_opaque = False
-        self._error = ""
 
     @property
     def held_bytes(self) -> int:
         return self._client.held_bytes + self._server.held_bytes
 
     def receive(self, direction: int, data: bytes) -> list[Finding]:
-        if self._error:
-            raise ImapError(self._error)
-        start = self._offsets[direction]
-        self._offsets[direction] += len(data)
-        found: list[Finding] = []
-        try:
-            if self._is_tls:
-                self._after_tls(direction, start, bool(data), found)
-            elif self._inflaters:
-                self._read_deflated(direction, data, start, found)
-            else:
-                self._read(direction, data, found)
-        except ImapError as error:
-            self._error = str(error)
-            if not found:
-                raise
-        return found
+        return self._streams.receive(direction, data, self._receive)
+
+    def _receive(self, direction: int, data: bytes, start: int, found: list[Finding]) -> None:
+        if self._is_tls:
+            self._after_tls(direction, start, bool(data), found)
+        elif self._inflaters:
+            self._read_deflated(direction, data, start, found)
+        else:
+            self._read(direction, data, found)
 
     def end(self, direction: int) -> list[Finding]:
         return self._client.end() if direction == ORIGINATOR else self._server.end()

@@ -1,4 +1,4 @@
-"""What the readers of SMTP, POP3 and IMAP share: lines of bounded size, bytes read before their answer, numbered files."""
+"""What the readers of SMTP, POP3 and IMAP share: offsets and an error, bounded lines, bytes before their answer, numbered files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from mamori.inspect.errors import ParseError
 from mamori.inspect.findings import FileData, FileEnded, FileStarted, FileUnseen, Finding
 
 MAX_EARLY_BYTES = 64 << 10
@@ -25,6 +26,34 @@ class MailReader(Protocol):
 
 OpenMail = Callable[[int, str], MailReader]
 """Makes a MailReader, from the number of its first file and the prefix of its subjects."""
+
+
+class Streams:
+    """How far both streams of a connection were read, and the error that ended it, which is raised again at every later call."""
+
+    __slots__ = ("_error", "_said", "at")
+
+    def __init__(self, starts: tuple[int, int], error: type[ParseError]) -> None:
+        self.at = list(starts)
+        """The offset behind the last byte of each direction."""
+        self._error = error
+        self._said = ""
+
+    def receive(self, direction: int, data: bytes, read: Callable[[int, bytes, int, list[Finding]], None]) -> list[Finding]:
+        """What `read` finds in `data`; it is given the offset as well. With something found before an error, that is
+        given, and the error waits for the next call."""
+        if self._said:
+            raise self._error(self._said)
+        base = self.at[direction]
+        self.at[direction] += len(data)
+        found: list[Finding] = []
+        try:
+            read(direction, data, base, found)
+        except self._error as error:
+            self._said = str(error)
+            if not found:
+                raise
+        return found
 
 
 class LineReader:

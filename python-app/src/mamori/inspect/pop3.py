@@ -18,7 +18,7 @@ from mamori.inspect.findings import AnomalySeen, Finding, TlsBegins
 from mamori.inspect.flow import ORIGINATOR, RESPONDER
 from mamori.inspect.mail_dots import MAX_COMMAND_BYTES
 from mamori.inspect.mail_dotted import DottedMessage
-from mamori.inspect.mail_lines import EarlyBytes, LineReader, Message, Messages, OpenMail
+from mamori.inspect.mail_lines import EarlyBytes, LineReader, Message, Messages, OpenMail, Streams
 from mamori.inspect.mime import MailReader
 
 MAX_WAITING = 100_000
@@ -68,7 +68,7 @@ class Pop3Reader:
     """A findings.Reader. Raises Pop3Error."""
 
     def __init__(self, starts: tuple[int, int] = (0, 0), mail: OpenMail = MailReader) -> None:
-        self._offsets = list(starts)
+        self._streams = Streams(starts, Pop3Error)
         self._messages = Messages(mail)
         self._commands = LineReader(MAX_COMMAND_BYTES)
         self._replies = LineReader(MAX_COMMAND_BYTES)
@@ -78,7 +78,6 @@ class Pop3Reader:
         self._greeted = self._answers_auth = self._is_tls = False
         self._tls_begun = False  # either side has sent a byte after the answer to STLS
         self._unexpected_told = False
-        self._error = ""
 
     @property
     def held_bytes(self) -> int:
@@ -86,23 +85,15 @@ class Pop3Reader:
         return sum(part.held_bytes for part in parts if part)
 
     def receive(self, direction: int, data: bytes) -> list[Finding]:
-        if self._error:
-            raise Pop3Error(self._error)
-        base = self._offsets[direction]
-        self._offsets[direction] += len(data)
-        found: list[Finding] = []
-        try:
-            if direction == ORIGINATOR:
-                if data and self._early:
-                    self._early.keep(data)
-                self._read_client(data, base, found)
-            else:
-                self._read_server(data, base, found)
-        except Pop3Error as error:
-            self._error = str(error)
-            if not found:
-                raise
-        return found
+        return self._streams.receive(direction, data, self._read)
+
+    def _read(self, direction: int, data: bytes, base: int, found: list[Finding]) -> None:
+        if direction == ORIGINATOR:
+            if data and self._early:
+                self._early.keep(data)
+            self._read_client(data, base, found)
+        else:
+            self._read_server(data, base, found)
 
     def end(self, direction: int) -> list[Finding]:
         if direction != RESPONDER or self._dotted is None:

@@ -22,7 +22,7 @@ from mamori.inspect.findings import AnomalySeen, Finding, TlsBegins
 from mamori.inspect.flow import ORIGINATOR
 from mamori.inspect.mail_dots import MAX_COMMAND_BYTES, DotReader
 from mamori.inspect.mail_dotted import DottedMessage
-from mamori.inspect.mail_lines import EarlyBytes, LineReader, Message, Messages, OpenMail
+from mamori.inspect.mail_lines import EarlyBytes, LineReader, Message, Messages, OpenMail, Streams
 from mamori.inspect.mime import MailReader
 
 MAX_WAITING = 10_000
@@ -85,7 +85,7 @@ class SmtpReader:
     """A findings.Reader. Raises SmtpError."""
 
     def __init__(self, starts: tuple[int, int] = (0, 0), mail: OpenMail = MailReader) -> None:
-        self._offsets = list(starts)
+        self._streams = Streams(starts, SmtpError)
         self._messages = Messages(mail)
         self._lines = LineReader(MAX_COMMAND_BYTES)
         self._replies = LineReader(MAX_COMMAND_BYTES)
@@ -100,7 +100,6 @@ class SmtpReader:
         self._tls_begun = False  # either side has sent a byte after the answer to STARTTLS
         self._extensions: set[bytes] = set()
         self._recipients = 0
-        self._error = ""
 
     @property
     def held_bytes(self) -> int:
@@ -108,23 +107,15 @@ class SmtpReader:
         return sum(part.held_bytes for part in parts if part)
 
     def receive(self, direction: int, data: bytes) -> list[Finding]:
-        if self._error:
-            raise SmtpError(self._error)
-        base = self._offsets[direction]
-        self._offsets[direction] += len(data)
-        found: list[Finding] = []
-        try:
-            if direction == ORIGINATOR:
-                if data and self._early:
-                    self._early.keep(data)
-                self._read_client(data, base, found)
-            else:
-                self._read_server(data, base, found)
-        except SmtpError as error:
-            self._error = str(error)
-            if not found:
-                raise
-        return found
+        return self._streams.receive(direction, data, self._read)
+
+    def _read(self, direction: int, data: bytes, base: int, found: list[Finding]) -> None:
+        if direction == ORIGINATOR:
+            if data and self._early:
+                self._early.keep(data)
+            self._read_client(data, base, found)
+        else:
+            self._read_server(data, base, found)
 
     def end(self, direction: int) -> list[Finding]:
         if direction != ORIGINATOR:
@@ -318,7 +309,7 @@ class SmtpReader:
                     self._early.won()
             self._early.won()
         elif self._state is _State.COMMAND:
-            offset = self._offsets[ORIGINATOR]
+            offset = self._streams.at[ORIGINATOR]
             found.append(AnomalySeen(offset, offset, "the server asks for a message that the client did not announce", True))
             self._begin_text()
 
@@ -356,7 +347,7 @@ class SmtpReader:
         second = dotted.take_loose_end(found)
         if second is None:
             if 200 <= code < 300:
-                offset = self._offsets[ORIGINATOR]
+                offset = self._streams.at[ORIGINATOR]
                 found.append(AnomalySeen(offset, offset, "the server saw the end of a message where there is none", True))
                 found += self._give_up()
                 self._state = _State.COMMAND
