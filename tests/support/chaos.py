@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from firmware.inspect_lab import ADDRESSES
 from firmware.netns import call_in_namespace
