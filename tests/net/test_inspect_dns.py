@@ -1,0 +1,161 @@
+"""Questions to a real dnsmasq through the whole application: told, and refused where the owner wants it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import pytest
+
+from firmware.netns import call_in_namespace
+from firmware.process import Argument, start
+from tests.support.guarded import start_guarded
+from tests.support.lists import compiled
+from tests.support.need import need
+from tests.support.wait import check_until, patience_s
+from tests.support.web import Phase, Way, Web, start_web
+
+REFUSE = """
+[dangerous_sites]
+dns = "block"
+[categories]
+modes = { gambling = "block" }
+[allow]
+names = ["fine.bad.example.com"]
+"""
+BAD, GAMES, GOOD, ALLOWED = "www.bad.example.com", "www.games.example.com", "www.good.example.com", "fine.bad.example.com"
+A, AAAA, HTTPS = 1, 28, 65
+NXDOMAIN = 3
+ANSWERS = {A: "192.0.2.55", AAAA: "2001:db8::55"}
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    need("dnsmasq", "is the resolver")
+    folder = tmp_path_factory.mktemp("dns")
+    lists = compiled(folder, {"phishing": ["bad.example.com"], "category-gambling": ["games.example.com"]})
+    with start_guarded(folder, name="dns") as box, start_web(box, folder) as web:
+        box.device.lists.parent.mkdir(parents=True, exist_ok=True)
+        lists.replace(box.device.lists)
+        argv: list[Argument] = [
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--user=root",
+        ]
+        argv += ["--pid-file=", "--log-queries", "--log-facility=-", *(f"--address=/#/{answer}" for answer in ANSWERS.values())]
+        command: list[Argument] = ["ip", "netns", "exec", box.lab.server, *argv]
+        with start(command, explain="resolve names", log=folder / "dnsmasq.log") as dnsmasq:
+            listens = "look whether it listens"
+            check_until(
+                "it listens", lambda: dnsmasq.check() or ":53 " in web.at("server", "ss", "-Hltn", explain=listens).stdout, 10
+            )
+            check_until("the lists are in force", lambda: all(each["policy"]["lists"] for each in box.workers()), within_s=20)
+            yield web
+
+
+@pytest.fixture(scope="module", params=Phase, ids=lambda phase: phase.value)
+def phase(web: Web, request: pytest.FixtureRequest) -> Phase:
+    phase: Phase = request.param
+    web.box.set_policy(REFUSE if phase is Phase.BLOCKED else "")
+    return phase
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    question: bytes
+    addresses: tuple[str, ...]
+
+
+def ask(web: Web, name: str, kind: int = A, *, way: Way = Way.OUT4, tcp: bool = False, edns: bool = False) -> Answer:
+    """The resolver's answer, read with nothing of ours."""
+    question = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0" + struct.pack("!HH", kind, 1)
+    options = b"\0" + struct.pack("!HHIH", 41, 1232, 0, 0) if edns else b""
+    query = struct.pack("!6H", 0x1234, 0x0100, 1, 0, 0, len(options) and 1) + question + options
+    message = over_tcp(web, way, query) if tcp else over_udp(web, way, query)
+    number, flags, questions, answers = struct.unpack_from("!4H", message)
+    assert (number, flags & 0x8000, questions) == (0x1234, 0x8000, 1)
+    at, addresses = 12 + len(question), []
+    for _ in range(answers):
+        at += 2  # dnsmasq points at the question's name
+        (length,) = struct.unpack_from("!H", message, at + 8)
+        addresses.append(str(ip_address(message[at + 10 : at + 10 + length])))
+        at += 10 + length
+    return Answer(flags & 0xF, message[12 : 12 + len(question)], tuple(addresses))
+
+
+def over_udp(web: Web, way: Way, query: bytes) -> bytes:
+    family = socket.AF_INET6 if ":" in way.address else socket.AF_INET
+    with call_in_namespace(web.namespace(way.asks), lambda: socket.socket(family, socket.SOCK_DGRAM)) as client:
+        client.settimeout(patience_s(5))
+        client.connect((way.address, 53))
+        client.send(query)
+        return client.recv(65_536)
+
+
+def over_tcp(web: Web, way: Way, query: bytes) -> bytes:
+    with web.connect(53, way, within_s=5) as client, client.makefile("rb") as stream:
+        client.sendall(struct.pack("!H", len(query)) + query)
+        return stream.read(struct.unpack("!H", stream.read(2))[0])
+
+
+QUESTIONS = {
+    "UDP": {},
+    "UDP with EDNS": {"edns": True},
+    "UDP, IPv6 address wanted": {"kind": AAAA},
+    "UDP over IPv6": {"way": Way.OUT6},
+    "UDP over IPv6 with EDNS": {"way": Way.OUT6, "edns": True, "kind": AAAA},
+}
+
+
+@pytest.mark.parametrize("case", QUESTIONS)
+def test_a_name_is_found_until_the_owner_wants_it_refused(web: Web, phase: Phase, case: str) -> None:
+    arguments = QUESTIONS[case]
+    found = (ANSWERS[arguments.get("kind", A)],)
+    for name in (BAD, BAD.upper()):
+        answer = ask(web, name, **arguments)
+        if phase is Phase.BLOCKED:
+            assert (answer.code, answer.addresses) == (NXDOMAIN, ())
+            assert name.encode().split(b".")[0] in answer.question, "the spelling stays (0x20)"
+        else:
+            assert (answer.code, answer.addresses) == (0, found)
+    for name in (GOOD, ALLOWED, GAMES):
+        assert ask(web, name, **arguments).addresses == found, "a category is stopped where the site is asked for, with a page"
+
+
+@pytest.mark.parametrize("way", [Way.OUT4, Way.OUT6], ids=lambda way: way.name)
+def test_a_harmless_name_is_found_over_tcp(web: Web, phase: Phase, way: Way) -> None:
+    assert ask(web, GOOD, tcp=True, way=way).addresses == (ANSWERS[A],), phase
+
+
+def test_another_kind_of_question_is_refused_too(web: Web, phase: Phase) -> None:
+    assert (ask(web, BAD, HTTPS).code == NXDOMAIN) == (phase is Phase.BLOCKED)
+
+
+def test_questions_are_told_with_all_that_is_known(web: Web) -> None:
+    who = {"protocol": "dns", "heading": "outbound", "terminal_mac": web.mac(), "peer_port": 53}
+    web.box.set_policy("")
+    for tcp, label in ((False, "udp"), (True, "tcp")):
+        for name, told in (
+            (f"{label}.bad.example.com", ("dangerous-site", "logged", "phishing", "")),
+            (f"{label}.games.example.com", ("category", "logged", "category-gambling", "gambling")),
+        ):
+            assert ask(web, name, tcp=tcp).code == 0
+            (event,) = web.await_events(subject=name)
+            assert event.items() >= who.items()
+            assert (event["function"], event["action"], event["list_name"], event["category"]) == told
+    web.box.set_policy(REFUSE)
+    assert ask(web, "refused.bad.example.com").code == NXDOMAIN
+    (event,) = web.await_events(subject="refused.bad.example.com")
+    assert (event["action"], event["list_name"]) == ("blocked", "phishing")
+    assert ask(web, ALLOWED).code == 0
+    (event,) = web.await_events(subject=ALLOWED, action="allowed")
+    assert event["list_name"] == "phishing"
+    web.box.set_policy("")
+    assert not [event for event in web.box.events("--limit", "1000") if GOOD in event["subject"]]
