@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import select
+from pathlib import Path
 
 import pytest
 
 from mamori.inspect.scan import health
 from mamori.inspect.scan.clamd import Version
+from mamori.inspect.scan.clamd_link import ClamdLink
 from mamori.inspect.scan.files import CHECKPOINTS, Backlog, FileScan, checkpoints
 from mamori.inspect.scan.health import Breaker, Condition
 from mamori.inspect.scan.scanner import MAX_SCAN_BYTES
@@ -89,6 +92,14 @@ def test_a_box_without_clamd_never_probes() -> None:
     assert breaker.probe_at == math.inf
     assert not breaker.health.is_usable
     assert health.suspect(breaker, 100.0) == breaker
+
+
+@pytest.mark.parametrize(("socket", "told"), [(None, ["absent"]), (Path("/nowhere/socket"), [])], ids=["absent", "expected"])
+def test_that_there_is_no_clamd_is_told_once_at_the_start(socket: Path | None, told: list[str]) -> None:
+    with select.epoll() as epoll:
+        link = ClamdLink(socket, epoll, 5.0)
+        assert [change.condition.value for change in link.take_changes()] == told
+        assert link.take_changes() == []
 
 
 def test_a_backlog_keeps_what_is_still_needed() -> None:

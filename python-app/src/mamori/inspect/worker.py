@@ -29,6 +29,7 @@ from mamori.formats.release import EarlyBridge, Release
 from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedScan, FinishScan, Replace, Tally, Tell
 from mamori.inspect.engine import Engine
 from mamori.inspect.lifeline import open_worker_end
+from mamori.inspect.memory import SCANNER_LEAST_MIB, read_memory_mib
 from mamori.inspect.nfqueue.messages import Packet, Verdict, encode_verdict, requeue
 from mamori.inspect.nfqueue.queue import Queue, Settings, start_queue
 from mamori.inspect.nfqueue.rules import DECIDED_MARK, SURICATA_DONE_MARK, SURICATA_QUEUE
@@ -81,7 +82,7 @@ def run_device_worker(device: Device, release: Release, number: int, log: Callab
         fail_open=release.early_bridge is EarlyBridge.FORWARD,
         inside=release.bridge.ports[1],
         signatures=SURICATA_QUEUE,
-        clamd=device.clamd_socket,
+        clamd=device.clamd_socket if read_memory_mib() >= SCANNER_LEAST_MIB else None,
         hash_list=device.hash_list,
         events=device.events_socket,
     )

@@ -22,7 +22,8 @@ class ClamdLink:
         self._epoll = epoll
         self._breaker = health.start(now) if path else health.absent(now)
         self._probe: ProbeConnection | None = None
-        self._changes: list[Health] = []
+        # That it is absent is told; that it is about to be asked is no news.
+        self._changes: list[Health] = [] if path else [self._breaker.health]
 
     @property
     def health(self) -> Health:

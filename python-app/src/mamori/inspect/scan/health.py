@@ -69,8 +69,8 @@ def start(now: float) -> Breaker:
 
 
 def absent(now: float) -> Breaker:
-    """A box without clamd: nothing is ever probed."""
-    return Breaker(Health(Condition.ABSENT, now, "no virus scanner on this box"), _NEVER)
+    """A box without clamd (mamori.inspect.memory): nothing is ever probed."""
+    return Breaker(Health(Condition.ABSENT, now, "this box has too little memory for it"), _NEVER)
 
 
 def begin_probe(breaker: Breaker, now: float) -> Breaker:
