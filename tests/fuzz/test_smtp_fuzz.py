@@ -46,5 +46,9 @@ def test_what_is_held_is_bounded(said: Talk, filler: bytes, direction: int) -> N
     SMTP.check_held(said, filler, direction)
 
 
+def test_what_is_held_is_bounded_whatever_is_repeated() -> None:
+    SMTP.check_held_by_each()
+
+
 def test_no_filler_takes_long() -> None:
     SMTP.check_time()

@@ -65,6 +65,19 @@ class Dialect:
                 reader.receive(side, data)
                 assert reader.held_bytes <= self.max_held_bytes
 
+    def check_held_by_each(self) -> None:
+        """The same for every filler after every start, in segments as they come over a wire."""
+        for filler in self.fillers:
+            for before in self.starts:
+                for direction in (ORIGINATOR, RESPONDER):
+                    reader, much = self.open(), filler * (100_000 // len(filler))
+                    with contextlib.suppress(self.error):
+                        for side, data in [(RESPONDER, self.greeting), *before]:
+                            reader.receive(side, data)
+                        for at in range(0, len(much), 1448):
+                            reader.receive(direction, much[at : at + 1448])
+                            assert reader.held_bytes <= self.max_held_bytes, (filler, before, direction)
+
     def check_time(self) -> None:
         """Quadratic work would show: a segment of GSO size takes less than a second at its slowest, and would take a minute."""
         for filler in self.fillers:

@@ -8,7 +8,7 @@ from mamori.inspect.findings import TlsBegins
 from mamori.inspect.flow import ORIGINATOR, RESPONDER
 from mamori.inspect.mail_lines import MAX_EARLY_BYTES
 from mamori.inspect.smtp import MAX_LINE_BYTES, MAX_WAITING, SmtpError, SmtpReader
-from tests.support.mail_transcript import Recorder, Talk, Transcript, hear, read, talk
+from tests.support.mail_transcript import Recorder, Talk, Transcript, hear, join, read, talk
 
 EARLY = "a message before the server asked for it"
 LOOSE = "a line with a dot that ends the message for some receivers, and more after it"
