@@ -40,6 +40,7 @@ DIFFERENT = {
     "action": event(action=Action.LOGGED),
     "terminal": event(mac="02:00:00:00:00:99"),
     "heading": replace(event(), heading=Heading.INBOUND),
+    "protocol": replace(event(), protocol="imap"),
     "subject": event("another"),
     "list": event(list_name="another"),
 }

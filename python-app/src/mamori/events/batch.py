@@ -29,7 +29,7 @@ MINUTE_S = 60
 NO_TIME = 0
 """The roll-ups' time of counts whose clock was wrong."""
 
-_Key = tuple[Function, str, str, str, str, str]
+_Key = tuple[Function, str, str, str, str, str, str]
 _Sum = tuple[Function, str, str, str, str, int]
 
 SOURCES = ("netbios", "mdns", "dhcp")
@@ -114,7 +114,8 @@ class Merger:
 
     def _add_event(self, event: Event, is_clock_good: bool) -> None:
         terminal = event.terminal_mac or event.terminal
-        key = event.function, event.action.value, event.heading.value, terminal, event.subject, event.list_name
+        kind = event.function, event.action.value, event.heading.value
+        key = (*kind, terminal, event.protocol, event.subject, event.list_name)
         row = self._recent.get(key)
         if row and abs(event.at_s - row.event.at_s) < REPEAT_S:
             row.times += 1
