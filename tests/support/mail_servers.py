@@ -1,4 +1,7 @@
-"""A real Postfix and a real Dovecot over one mailbox, on loopback, from a temporary folder: nothing of the system is touched."""
+"""A real Postfix and a real Dovecot over one mailbox, from a temporary folder: nothing of the system is touched.
+
+On loopback, or on an address of a network namespace.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,17 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
+from typing import TypeVar
 
+from firmware.netns import call_in_namespace
 from tests.support.wait import check_until, patience_s
+
+T = TypeVar("T")
 
 POSTFIX_MAIN = """
 compatibility_level = 3.6
@@ -21,11 +28,11 @@ queue_directory = {folder}/postfix/queue
 data_directory = {folder}/postfix/data
 maillog_file = {folder}/postfix.log
 maillog_file_prefixes = {folder}
-inet_interfaces = 127.0.0.1
+inet_interfaces = {host}
 inet_protocols = ipv4
 myhostname = mx.example
 mydestination =
-mynetworks = 127.0.0.0/8
+mynetworks = 0.0.0.0/0
 alias_maps =
 local_recipient_maps =
 alias_database =
@@ -44,7 +51,7 @@ smtpd_peername_lookup = no
 """
 
 POSTFIX_MASTER = """
-127.0.0.1:{port} inet n - n - - smtpd
+{host}:{port} inet n - n - - smtpd
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
@@ -63,7 +70,7 @@ DOVECOT = """
 base_dir = {folder}/run
 log_path = {folder}/dovecot.log
 protocols = imap pop3
-listen = 127.0.0.1
+listen = {host}
 ssl = yes
 ssl_cert = <{folder}/cert.pem
 ssl_key = <{folder}/key.pem
@@ -110,6 +117,7 @@ class MailServers:
     pop3: int
     imap: int
     box: Path
+    host: str = "127.0.0.1"
 
     def clear(self) -> None:
         for mail in self.mails():
@@ -132,23 +140,30 @@ class MailServers:
             shutil.chown(path, 8, 8)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def _free_ports(host: str, count: int) -> list[int]:
+    """All held until the last is known, so that they differ."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server((host, 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
 
 
-def _answers(port: int) -> bool:
+def _answers(host: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 @contextmanager
-def start_mail_servers() -> Iterator[MailServers]:
+def start_mail_servers(host: str = "127.0.0.1", namespace: str = "") -> Iterator[MailServers]:
+    """Both servers, listening, on an address of a namespace: this one's if that is empty."""
+
+    def inside(function: Callable[[], T]) -> T:
+        return call_in_namespace(namespace, function) if namespace else function()
+
+    enter = ["ip", "netns", "exec", namespace] if namespace else []
     with tempfile.TemporaryDirectory(prefix="mail-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # the servers have users of their own
-        servers = MailServers(_free_port(), _free_port(), _free_port(), folder / "box")
+        servers = MailServers(*inside(lambda: _free_ports(host, 3)), folder / "box", host)
         for maildir in ("new", "cur", "tmp"):
             (servers.box / maildir).mkdir(parents=True)
         for path in (servers.box, *servers.box.iterdir()):
@@ -160,15 +175,20 @@ def start_mail_servers() -> Iterator[MailServers]:
         certificate = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=mx.example"]
         files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
         subprocess.run([*certificate, *files], check=True, capture_output=True)
-        (postfix / "main.cf").write_text(POSTFIX_MAIN.format(folder=folder))
-        (postfix / "master.cf").write_text(POSTFIX_MASTER.format(port=servers.smtp))
-        (folder / "dovecot.conf").write_text(DOVECOT.format(folder=folder, imap=servers.imap, pop3=servers.pop3))
+        (postfix / "main.cf").write_text(POSTFIX_MAIN.format(folder=folder, host=host))
+        (postfix / "master.cf").write_text(POSTFIX_MASTER.format(host=host, port=servers.smtp))
+        dovecot_conf = DOVECOT.format(folder=folder, host=host, imap=servers.imap, pop3=servers.pop3)
+        (folder / "dovecot.conf").write_text(dovecot_conf)
         with (folder / "dovecot.out").open("wb") as log:
-            dovecot = subprocess.Popen([which("dovecot") or "dovecot", "-F", "-c", str(folder / "dovecot.conf")], stderr=log)
+            dovecot = subprocess.Popen(
+                [*enter, which("dovecot") or "dovecot", "-F", "-c", str(folder / "dovecot.conf")], stderr=log
+            )
             try:
-                subprocess.run([which("postfix") or "postfix", "-c", str(postfix), "start"], check=True, capture_output=True)
+                subprocess.run(
+                    [*enter, which("postfix") or "postfix", "-c", str(postfix), "start"], check=True, capture_output=True
+                )
                 for port in (servers.smtp, servers.pop3, servers.imap):
-                    check_until("the mail servers listen", lambda port=port: _answers(port), 20)
+                    check_until("the mail servers listen", lambda port=port: inside(lambda: _answers(host, port)), 20)
                 yield servers
             finally:
                 subprocess.run([which("postfix") or "postfix", "-c", str(postfix), "stop"], check=False, capture_output=True)
@@ -179,8 +199,8 @@ def start_mail_servers() -> Iterator[MailServers]:
 class Line:
     """A bare socket that speaks lines."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=patience_s(20))
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._socket = socket.create_connection((host, port), timeout=patience_s(20))
         self.file = self._socket.makefile("rb")
 
     def send(self, data: bytes) -> None:
