@@ -13,6 +13,7 @@ names = ["example.co.jp"]
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,8 +24,7 @@ from typing import Annotated
 from mamori.formats.strict import Between, Matches, parse, parse_toml
 
 _NAME = Matches(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", "a lower-case domain name (IDN as xn--…), without a wildcard")
-_KEY = r"[a-z0-9][a-z0-9-]{0,62}"
-_ADDRESS_SAYS = "an IP address or network"
+_KEY = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 class Mode(Enum):
@@ -43,7 +43,7 @@ class Unseen(Enum):
 
 
 class _Address:
-    says = _ADDRESS_SAYS
+    says = "an IP address or network"
 
     @staticmethod
     def accepts(value: object) -> bool:
@@ -59,9 +59,7 @@ class _Keys:
 
     @staticmethod
     def accepts(value: object) -> bool:
-        import re
-
-        return isinstance(value, Mapping) and all(re.fullmatch(_KEY, key) for key in value)
+        return isinstance(value, Mapping) and all(_KEY.fullmatch(key) for key in value)
 
 
 @dataclass(frozen=True)
