@@ -52,10 +52,12 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", allow_abbrev=False, help="run the inspection service")
     inspect.add_argument("--watch-only", action="store_true", help="watch the bridge, and leave its packets alone")
-    inspect.add_argument("--pcap", type=Path, metavar="FILE", help="inspect a capture instead, and print events as JSON lines")
-    inspect.add_argument("--policy", type=Path, metavar="FILE", help="with --pcap: the policy (default: the built-in one)")
-    inspect.add_argument("--lists", type=Path, metavar="FILE", help="with --pcap: compiled lists (default: none)")
-    inspect.set_defaults(run=_inspect)
+    inspect.add_argument("--pcap", type=Path, metavar="FILE", help="inspect a capture (pcap, pcapng) instead, and print JSON lines")
+    offline = inspect.add_argument_group("with --pcap")
+    offline.add_argument("--policy", type=Path, metavar="FILE", help="the policy (default: the built-in one)")
+    offline.add_argument("--lists", type=Path, metavar="FILE", help="names and URLs, from `mamori lists compile` (default: none)")
+    offline.add_argument("--hashes", type=Path, metavar="FILE", help="compiled hashes of harmful files (default: none)")
+    inspect.set_defaults(run=_inspect, parser=inspect)
 
     worker = commands.add_parser("inspect-worker", allow_abbrev=False)  # the service starts it; no help, no promise
     worker.add_argument("--number", type=int, required=True)
@@ -102,6 +104,8 @@ def _inspect(options: argparse.Namespace) -> None:
     if options.pcap is not None:
         _replay(options)
         return
+    if options.policy or options.lists or options.hashes:
+        options.parser.error("--policy, --lists and --hashes go with --pcap: the service takes those of the appliance")
     from mamori.formats.release import EarlyBridge
     from mamori.inspect.guard import Guard
 
@@ -134,7 +138,9 @@ def _signatures_keeper(options: argparse.Namespace) -> None:
 def _replay(options: argparse.Namespace) -> None:
     from mamori.inspect.replay import replay_capture
 
-    for line in replay_capture(options.pcap, options.policy, options.lists):
+    if options.watch_only:
+        options.parser.error("--watch-only and --pcap: only one of them")
+    for line in replay_capture(options.pcap, options.policy, options.lists, options.hashes):
         sys.stdout.write(f"{line}\n")
 
 
