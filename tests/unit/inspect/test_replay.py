@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dns.flags
 import dns.message
+import dns.name
+import dns.rrset
 import pytest
 
 import mamori
@@ -195,13 +198,15 @@ def test_who_begins_is_told(replay: Replay) -> None:
 
 
 def test_nothing_off_the_wire_can_break_a_line_or_a_terminal(tmp_path: Path) -> None:
-    path = "/\u202e\u2028\x9b31m\r\n".encode().replace(b"\r\n", b"")
-    request = b"GET " + path + b"\x1b[2J HTTP/1.0\r\nHost: bad.example\r\n\r\n"
-    (tmp_path / "capture").write_bytes(Talk().tcp(80, ("c", request)).pcap())
-    (tmp_path / "policy").write_text(BLOCK)
-    text = "\n".join(replay_capture(tmp_path / "capture", tmp_path / "policy"))
-    assert "dangerous-site" in text
-    assert all(character.isprintable() for line in text.split("\n") for character in line)
+    said = dns.message.Message(id=0)
+    said.flags = dns.flags.QR | dns.flags.AA
+    said.answer.append(
+        dns.rrset.from_text(dns.name.Name(["\u202e\u2028\x9b31m\x1b[2J".encode(), b"local", b""]), 9, "IN", "A", OFFICE)
+    )
+    (tmp_path / "capture").write_bytes(Talk().udp((5353, 5353), said.to_wire(), (OFFICE, "224.0.0.251")).pcap())
+    lines = list(replay_capture(tmp_path / "capture"))
+    assert json.loads(lines[0])["name"] == "\u202e\u2028\x9b31m\x1b[2j"
+    assert all(character.isprintable() for line in lines for character in line)
 
 
 def test_packets_that_were_captured_in_part_are_told_as_unseen_and_nothing_else(replay: Replay) -> None:
