@@ -133,7 +133,7 @@ class Network:
                     self._deliver(token, payload, "replaced")
                 case Drop(token):
                     self._settle(token, "dropped")
-                case BeginScan(file):
+                case BeginScan(file, _):
                     self._files[file] = bytearray()
                 case FeedScan(file, data):
                     self._files[file] += data

@@ -240,8 +240,45 @@ def test_a_syn_without_an_answer_changes_nothing(forged: list[int]) -> None:
     assert table.receive(syn(1, 77), 1.0)[0] is flow
     assert table.receive(syn(1, 77, SYN | ACK), 1.0)[0] is flow
     plain = answer(1, ACK)
-    plain.acknowledgement = 78
+    plain.sequence, plain.acknowledgement = 5, 78
     assert table.receive(plain, 1.0)[0] is flow
+    assert table.take_ended() == []
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["decided", "read"])
+def test_where_the_syn_was_not_seen_a_new_flow_begins_with_the_acknowledgement_of_its_answer(streams: bool) -> None:
+    table = Table()
+    old = establish(table, 1, 0.0)
+    if streams:
+        old.stream(RESPONDER).receive(900, b"", SYN)
+    opened = syn_answer(1, 501)
+    opened.sequence = 7000
+    assert table.receive(opened, 1.0)[0] is old, "a server alone could forge it"
+    confirmed = numbered(1, ACK)
+    confirmed.sequence, confirmed.acknowledgement = 501, 7001
+    new, direction = table.receive(confirmed, 1.0)
+    assert new is not old
+    assert (new.originator, direction) == (old.originator, ORIGINATOR)
+    assert [(ended.flow, ended.ending) for ended in table.take_ended()] == [(old, Ending.REOPENED)]
+    assert new.stream(ORIGINATOR).receive(501, b"GET") == [Data(0, b"GET")]
+    assert new.stream(RESPONDER).receive(7001, b"HTTP") == [Data(0, b"HTTP")]
+    assert table.receive(confirmed, 1.0)[0] is new
+
+
+@pytest.mark.parametrize(
+    ("sequence", "acknowledgement", "flags"),
+    [(500, 7001, ACK), (501, 7000, ACK), (501, 7001, ACK | RST), (501, 7001, 0)],
+    ids=["other bytes", "another answer", "a reset", "no acknowledgement"],
+)
+def test_a_forged_answer_that_nobody_confirms_changes_nothing(sequence: int, acknowledgement: int, flags: int) -> None:
+    table = Table()
+    flow = establish(table, 1, 0.0)
+    opened = syn_answer(1, 501)
+    opened.sequence = 7000
+    table.receive(opened, 1.0)
+    packet = numbered(1, flags)
+    packet.sequence, packet.acknowledgement = sequence, acknowledgement
+    assert table.receive(packet, 1.0)[0] is flow
     assert table.take_ended() == []
 
 

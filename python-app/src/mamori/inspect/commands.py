@@ -34,9 +34,11 @@ class Replace(NamedTuple):
 
 
 class BeginScan(NamedTuple):
-    """A file begins; `file` is a number that no other file of this engine has."""
+    """A file begins; `file` is a number that no other file of this engine has. `expected_bytes` is what its sender says of its
+    length, None if nothing."""
 
     file: int
+    expected_bytes: int | None
 
 
 class FeedScan(NamedTuple):

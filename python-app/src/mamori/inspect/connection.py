@@ -18,12 +18,12 @@ from __future__ import annotations
 from typing import Any
 
 from mamori.inspect.commands import Accept, Drop, Replace
-from mamori.inspect.craft import CraftError, normalise, overwrite
-from mamori.inspect.desk import MAX_HELD_BYTES, Desk, ExpectedData, Parties
+from mamori.inspect.craft import SEQUENCE_MASK, CraftError, normalise, overwrite, parse_syn_options
+from mamori.inspect.desk import MAX_HELD_BYTES, PASSED, Desk, ExpectedData, Parties
 from mamori.inspect.flow import ORIGINATOR, RESPONDER, Flow
-from mamori.inspect.hold import WINDOW_S, Held, HoldQueue, Queued
-from mamori.inspect.interpose import Deliver, Interposer, Pass, Side
-from mamori.inspect.packet import ACK, Packet
+from mamori.inspect.hold import TAIL_S, WINDOW_BYTES, WINDOW_S, Held, HoldQueue, Queued
+from mamori.inspect.interpose import DEFAULT_MSS, Deliver, Interposer, Pass, Side
+from mamori.inspect.packet import ACK, FIN, RST, SYN, URG, Packet
 from mamori.inspect.policy import Mode
 from mamori.inspect.reassembly import (
     Buffered,
@@ -36,7 +36,6 @@ from mamori.inspect.reassembly import (
     Restarted,
     Retransmitted,
     StreamEvent,
-    UrgentSeen,
 )
 from mamori.inspect.session import Session
 
@@ -46,16 +45,13 @@ look into heads and the first kilobytes of a body; all of a download would take 
 
 _ENCRYPTED = frozenset({"tls"})
 
-PASSED = "passed"
-"""A flow's final verdict."""
-
 
 class Connection:
     """See the module. Commands go to the desk."""
 
     __slots__ = (
         *("_desk", "_dropping", "_flow", "_holding", "_holds", "_interposer", "_is_left", "_session", "_signature_bytes"),
-        "_urgent",
+        *("_next", "_reach", "_timer_at", "_was_reset"),
     )
 
     def __init__(self, desk: Desk, flow: Flow[Any, str], parties: Parties, expected: ExpectedData | None) -> None:
@@ -65,7 +61,11 @@ class Connection:
         self._session = Session(desk, flow, parties, self._holds, expected, self)
         self._interposer: Interposer | None = None
         self._signature_bytes = [0, 0]
-        self._dropping = self._holding = self._urgent = False
+        self._was_reset = [False, False]
+        self._next = [0, 0]  # of each stream; kept here, since the flow table lets go of the streams first
+        self._reach = [0, 0]  # how far each sender is known to be
+        self._timer_at: float | None = None
+        self._dropping = self._holding = False
         self._is_left = False  # to the signature engine: the session has seen enough
 
     @property
@@ -81,22 +81,66 @@ class Connection:
         session = self._session
         if self._interposer is not None:
             self._interpose(queued, packet, direction)
-            return
-        if self._is_left:
+        elif self._is_left:
             self._leave(queued, packet, direction)
-            return
-        if session.is_unreadable and not self._holds[direction].overwrites:
+        elif session.is_unreadable and self._holds[direction].is_idle:
             wants = self._wants_signatures(direction, len(packet.payload))
             self._accept(queued, is_decided=False, wants_signatures=wants)
+        elif self._was_reset[direction] and packet.payload:
+            self._drop(queued)
+        else:
+            self._read(queued, packet, direction)
+
+    def on_timer(self, now: float) -> None:
+        """Something that waits may be due."""
+        if self._timer_at is not None and now >= self._timer_at:
+            self._timer_at = None
+        if self._interposer is not None:
             return
-        flow, stream = self._flow, self._flow.stream(direction)
+        for direction in (ORIGINATOR, RESPONDER):
+            hold = self._holds[direction]
+            if hold.wait_until is not None and now >= hold.wait_until:
+                self._session.viruses.give_up(direction)
+        self._settle()
+
+    def scanned(self, file: int, signature: str | None, unseen: str | None) -> None:
+        """The scanner's word on a file: infected with `signature`, not seen because of `unseen`, or clean (both None)."""
+        self._session.viruses.scanned(file, signature, unseen)
+        self._settle()
+
+    def close(self) -> None:
+        """The flow is out of the table: nothing is left waiting. What no scanner has judged by now gets what such files get."""
+        if self._interposer is None:
+            for direction in (ORIGINATOR, RESPONDER):
+                self._session.viruses.give_up(direction)
+            is_blocked = self._session.block is not None
+            for direction in (ORIGINATOR, RESPONDER):
+                for held in self._holds[direction].take_all():
+                    if is_blocked:
+                        self._desk.held_bytes -= len(held.queued.data)
+                        self._drop(held.queued)
+                    else:
+                        self._release_one(held, direction)
+        self._session.close()
+
+    # --- streams -----------------------------------------------------------------------------------------------------------
+
+    def _read(self, queued: Queued, packet: Packet, direction: int) -> None:
+        """Put the packet in its place in the stream, and see what follows from its bytes."""
+        session, stream = self._session, self._flow.stream(direction)
+        flags = packet.flags
+        if flags & SYN:
+            self._on_syn(queued, packet, direction)
         start = stream.offset_of(packet.sequence)
-        self._dropping = self._holding = self._urgent = False
-        for event in stream.receive(packet.sequence, packet.payload, packet.flags, packet.urgent):
+        self._dropping = self._holding = False
+        for event in stream.receive(packet.sequence, packet.payload, flags, packet.urgent):
             self._on_stream(event, direction)
-        if packet.flags & ACK:
-            for event in flow.stream(1 - direction).acknowledge(packet.acknowledgement):
-                self._on_stream(event, 1 - direction)
+        if flags & RST and start == stream.next and not session.is_over:
+            self._on_reset(direction)
+        self._next[direction] = stream.next
+        self._reach[direction] = max(self._reach[direction], start + len(packet.payload) + bool(flags & FIN))
+        if flags & ACK and not flags & RST:
+            self._on_acknowledgement(packet.acknowledgement, 1 - direction)
         if session.block is not None:
             self._start_interposer(packet, start, direction)
             self._interpose(queued, packet, direction)
@@ -104,36 +148,49 @@ class Connection:
             self._decide(queued, packet, direction)
         elif self._dropping:
             self._drop(queued)
+            self._settle()
         else:
             self._pass_or_hold(queued, packet, start, direction)
 
-    def on_timer(self, now: float) -> None:
-        """Something that waits may be due."""
-        if self._interposer is not None:
+    def _on_acknowledgement(self, number: int, direction: int) -> None:
+        """The receiver of this direction has everything before the number. What its sender has not said by any packet, no host
+        believes to be acknowledged (RFC 9293, 3.10.7.4): a server that claims so only wants its bytes taken for missed ones."""
+        stream = self._flow.stream(direction)
+        if stream.has_begun and stream.offset_of(number) > self._reach[direction]:
             return
-        for direction in (ORIGINATOR, RESPONDER):
-            hold = self._holds[direction]
-            if hold.wait_until is not None and now >= hold.wait_until:
-                self._session.give_up(direction)
-        self._settle()
+        holding, dropping = self._holding, self._dropping
+        for event in stream.acknowledge(number):
+            self._on_stream(event, direction)
+        self._next[direction] = stream.next
+        self._holding, self._dropping = holding, dropping  # the packet in hand is the other side's
 
-    def scanned(self, file: int, signature: str | None, unseen: str | None) -> None:
-        """The scanner's word on a file: infected with `signature`, not seen because of `unseen`, or clean (both None)."""
-        self._session.scanned(file, signature, unseen)
-        self._settle()
+    def _on_syn(self, queued: Queued, packet: Packet, direction: int) -> None:
+        """The SYN passes beside the queue (nfqueue/rules.py); its answer says where the originator's bytes begin, so the stream is
+        whole. And it says how long a segment may be."""
+        mss = parse_syn_options(queued.data, packet).mss
+        self._session.mss = min(self._session.mss, mss or DEFAULT_MSS)
+        other = self._flow.stream(1 - direction)
+        if packet.flags & ACK and not other.has_begun:
+            other.receive((packet.acknowledgement - 1) & SEQUENCE_MASK, b"", SYN)
 
-    def close(self) -> None:
-        """The flow is out of the table: nothing is left waiting."""
-        self._session.close()
-        for hold in self._holds:
-            for held in hold.take_all():
-                self._desk.held_bytes -= len(held.queued.data)
-                self._accept(held.queued, is_decided=False)
-
-    # --- streams -----------------------------------------------------------------------------------------------------------
+    def _on_reset(self, direction: int) -> None:
+        """An RST that its receiver believes: what came before it is all that its sender says. Bytes that follow it are of nobody
+        who means well; a receiver that did not get the RST would read them."""
+        self._was_reset[direction] = True
+        self._holding = self._session.end(direction) or self._holding
 
     def _on_stream(self, event: StreamEvent, direction: int) -> None:
         session = self._session
+        match event:
+            case Retransmitted(start, end, unknown_bytes):
+                self._dropping = self._dropping or bool(unknown_bytes) or self._holds[direction].covers(start, end)
+                return
+            case Refused(_, _, reason):
+                # An RST that its receiver will not believe may go; bytes that we cannot keep would be read by it and not by us.
+                self._dropping = self._dropping or reason is not Refusal.RESET_OUT_OF_WINDOW
+                return
+            case ConflictSeen():
+                self._dropping = True
         if session.is_over:
             return
         match event:
@@ -141,83 +198,94 @@ class Connection:
                 self._holding = session.read(direction, data) or self._holding
                 if session.begins_message(direction):
                     self._signature_bytes[direction] = 0
-            case Closed(_, reset):
-                self._holding = session.end(direction, reset) or self._holding
-            case Retransmitted(start, end, unknown_bytes):
-                self._dropping = self._dropping or bool(unknown_bytes) or self._holds[direction].covers(start, end)
+            case Closed(_, False):
+                self._holding = session.end(direction) or self._holding
             case ConflictSeen(start, end):
                 session.on_evasion(f"bytes {start} to {end} were sent twice, and differently")
-                self._dropping = True
-            case Refused(_, _, reason):
-                # An RST that its receiver will not believe may go; bytes that we cannot keep would be read by it and not by us.
-                self._dropping = self._dropping or reason is not Refusal.RESET_OUT_OF_WINDOW
             case Buffered():
-                self._holding = self._holding or session.delivers_whole
+                self._holding = self._holding or session.viruses.delivers_whole
             case GapSeen(start, end):
-                session.on_gap(f"{end - start} bytes passed unseen")
-            case UrgentSeen():
-                self._urgent = True
+                self._holding = session.on_gap(f"{end - start} bytes passed unseen") or self._holding
             case Restarted():
-                session.restart()
+                self._restart(direction)
             case _:
                 pass
+
+    def _restart(self, direction: int) -> None:
+        """This side begins anew with another SYN: what waits is of the connection before, and nobody has heard of it."""
+        self._session.restart(direction)
+        hold = self._holds[direction]
+        hold.overwrites.clear()
+        self._reach[direction] = 0
+        for held in hold.take_all():
+            self._desk.held_bytes -= len(held.queued.data)
+            self._drop(held.queued)
 
     # --- passing and holding -----------------------------------------------------------------------------------------------
 
     def _pass_or_hold(self, queued: Queued, packet: Packet, start: int, direction: int) -> None:
         hold = self._holds[direction]
         end = start + len(packet.payload)
-        if self._holding or hold.wait_until is not None or (packet.payload and hold.packets):
-            hold.add(Held(queued, packet, start, end, self._desk.now + WINDOW_S))
+        is_bare = not packet.payload and not packet.flags & (FIN | RST)
+        if self._holding or hold.wait_until is not None or (hold.packets and not is_bare):
+            whole = self._session.viruses.delivers_whole
+            wait_s = WINDOW_S if whole else TAIL_S
+            hold.add(Held(queued, packet, start, end, self._desk.now + wait_s, self._holding and not whole))
             self._desk.held_bytes += len(queued.data)
-            if self._desk.held_bytes > MAX_HELD_BYTES and hold.wait_until is not None:
-                self._session.give_up(direction)
-            self._settle()
         else:
             self._let_go(queued, packet, start, end, direction)
+        self._settle()
 
     def _settle(self) -> None:
         """After something was judged, or time has passed: let go of what need not wait any more."""
-        session = self._session
-        if session.block is not None:
-            if self._interposer is None:
-                self._start_interposer(None, 0, ORIGINATOR)
+        if self._interposer is not None or self._is_left:
+            return
+        is_full = self._desk.held_bytes > MAX_HELD_BYTES
+        for direction in (ORIGINATOR, RESPONDER):
+            if is_full and self._holds[direction].packets:
+                self._session.viruses.give_up(direction)
+        if self._session.block is not None:
+            self._start_interposer(None, 0, ORIGINATOR)
             return
         for direction in (ORIGINATOR, RESPONDER):
             hold = self._holds[direction]
             if hold.packets:
-                self._release(direction)
+                self._release(direction, is_full)
             deadline = hold.next_deadline()
-            if deadline is not None:
-                self._desk.set_timer(max(deadline, self._desk.now), self)
+            if deadline is not None and (self._timer_at is None or deadline < self._timer_at):
+                self._timer_at = deadline
+                self._desk.set_timer(deadline, self)
 
-    def _release(self, direction: int) -> None:
+    def _release(self, direction: int, is_full: bool) -> None:
         """What is due; and everything, when no file is open any more or too much waits."""
-        hold = self._holds[direction]
-        idle = hold.wait_until is None and not self._session.has_open_file(direction)
-        for held in hold.take_all() if idle or self._desk.held_bytes > MAX_HELD_BYTES else hold.take_due(self._desk.now):
+        hold, viruses = self._holds[direction], self._session.viruses
+        if is_full or (hold.wait_until is None and not viruses.has_open_file(direction)):
+            due = hold.take_all()
+        else:
+            due = [*hold.take_due(self._desk.now, WINDOW_BYTES if viruses.delivers_whole else None), *hold.take_before_tail()]
+        for held in due:
             self._release_one(held, direction)
-        self._session.forget_ranges(direction, hold.packets[0].start if hold.packets else self._flow.stream(direction).next)
+        viruses.forget_ranges(direction, hold.packets[0].start if hold.packets else self._next[direction])
 
     def _release_one(self, held: Held, direction: int) -> None:
         self._desk.held_bytes -= len(held.queued.data)
-        if held.start > self._flow.stream(direction).next:
+        if held.start > self._next[direction]:
             self._drop(held.queued)  # still behind a hole, and unread: its sender sends it again
         else:
             self._let_go(held.queued, held.packet, held.start, held.end, direction)
 
     def _let_go(self, queued: Queued, packet: Packet, start: int, end: int, direction: int) -> None:
-        """The packet passes, written over where that was decided."""
-        hold = self._holds[direction]
+        """The packet passes, written over where that was decided, and without URG, so that every receiver reads the same."""
+        hold, is_urgent = self._holds[direction], bool(packet.flags & URG)
         if hold.overwrites:
             hold.forget_before(self._flow.stream(direction).acknowledged)
         ranges = hold.overwrites_in(start, end)
-        if not ranges and not self._urgent:
+        if not ranges and not is_urgent:
             self._accept(queued, is_decided=False, wants_signatures=self._wants_signatures(direction, end - start))
             return
         data: bytes | memoryview = queued.data
         try:
-            if self._urgent:
+            if is_urgent:
                 data = normalise(data, packet, queued.info)
             if ranges:
                 data = overwrite(data, packet, queued.info, start, ranges)

@@ -7,7 +7,7 @@ from typing import Any
 from mamori.events.record import Action, Function
 from mamori.inspect.commands import Accept, Drop, Replace
 from mamori.inspect.craft import CraftError, refuse_dns
-from mamori.inspect.desk import Desk, Parties
+from mamori.inspect.desk import PASSED, Desk, Parties
 from mamori.inspect.dns import DnsError, Message, parse_message
 from mamori.inspect.flow import ORIGINATOR, Flow
 from mamori.inspect.hold import Queued
@@ -15,6 +15,7 @@ from mamori.inspect.judge import NOTHING, Judgement
 from mamori.inspect.packet import Packet
 from mamori.inspect.policy import Mode
 from mamori.inspect.quic import QuicError, QuicReader, looks_like_quic
+from mamori.inspect.telling import Teller
 from mamori.inspect.tls import ClientHelloReceived
 
 DNS_PORTS = frozenset({53, 5353, 5355})
@@ -27,24 +28,29 @@ Initial is a trick; so many of them are another protocol (a game, a call)."""
 MAX_QUIC = 256
 """A client's datagrams of QUIC without a hello that can be read. A handshake is over after some ten."""
 
-PASSED = "passed"
-
 
 class DatagramFlow:
     """See the module. Commands go to the desk."""
 
-    __slots__ = ("_application_sought", "_desk", "_flow", "_is_blocked", "_judged", "_protocol", "_quic", "_seen", "parties")
+    __slots__ = ("_application_sought", "_desk", "_flow", "_is_blocked", "_is_dns", "_quic", "_seen", "_teller")
 
     def __init__(self, desk: Desk, flow: Flow[Any, str], parties: Parties) -> None:
         self._desk = desk
         self._flow = flow
-        self.parties = parties
         self._is_blocked = False
         self._application_sought = False
-        self._judged: set[str] = set()
         self._quic: QuicReader | None = None
         self._seen = 0
-        self._protocol = "dns" if flow.responder[1] in DNS_PORTS or flow.originator[1] in DNS_PORTS else "udp"
+        self._is_dns = flow.responder[1] in DNS_PORTS or flow.originator[1] in DNS_PORTS
+        self._teller = Teller(desk, flow, parties, "dns" if self._is_dns else "udp")
+
+    @property
+    def parties(self) -> Parties:
+        return self._teller.parties
+
+    @parties.setter
+    def parties(self, parties: Parties) -> None:
+        self._teller.parties = parties
 
     def on_timer(self, now: float) -> None:
         """Nothing waits here."""
@@ -52,8 +58,9 @@ class DatagramFlow:
     def receive(self, queued: Queued, packet: Packet, direction: int) -> None:
         """One datagram, and the verdict on it."""
         if not self._is_blocked:
-            if self._protocol == "dns":
-                refusal = self._read_dns(queued, packet)
+            message = self._parse_dns(packet) if self._is_dns else None
+            if message is not None:
+                refusal = self._read_dns(queued, packet, message)
                 if refusal is not None:
                     whole = bool(refusal) and len(queued.tokens) == 1
                     self._desk.out.extend([Replace(queued.tokens[0], refusal)] if whole else map(Drop, queued.tokens))
@@ -69,13 +76,18 @@ class DatagramFlow:
             decided = self._flow.verdict is not None
             out.extend(Accept(token, decided, not decided) for token in queued.tokens)
 
-    def _read_dns(self, queued: Queued, packet: Packet) -> bytes | None:
+    def _parse_dns(self, packet: Packet) -> Message | None:
+        """None for what is no DNS: QUIC may come from, and go to, any port. The first such datagram ends the reading as DNS."""
+        try:
+            return parse_message(bytes(packet.payload))
+        except DnsError:
+            if looks_like_quic(bytes(packet.payload)):
+                self._is_dns, self._teller.protocol = False, "udp"
+            return None
+
+    def _read_dns(self, queued: Queued, packet: Packet, message: Message) -> bytes | None:
         """A question is told; the packet that answers one for a blocked name is given as the refusal that takes its place,
         empty where none can be made of it: nobody gets it then."""
-        try:
-            message = parse_message(bytes(packet.payload))
-        except DnsError:
-            return None
         mode = self._desk.judge.policy.dangerous_sites.dns
         if mode is Mode.OFF:
             return None
@@ -83,13 +95,24 @@ class DatagramFlow:
             return self._refuse(queued, packet, message) if mode is Mode.BLOCK else None
         for question in message.questions:
             self._desk.tally(self.parties, Function.DANGEROUS_SITE, "question")
-            self._note(question.name, self._desk.judge.judge_name(question.name))
+            self._tell_question(question.name, self._desk.judge.judge_name(question.name))
         return None
+
+    def _tell_question(self, name: str, judgement: Judgement) -> None:
+        """A question passes: its answer is refused if the policy says so, else the access that follows is, with a page that
+        says why."""
+        refused = self._desk.judge.policy.dangerous_sites.dns is Mode.BLOCK and not self._teller.is_exempt
+        blocking = judgement.blocking
+        if refused and blocking is not None and blocking.function is Function.DANGEROUS_SITE:
+            if self._teller.is_news(name):
+                self._teller.tell_blocked(judgement, name)
+        else:
+            self._teller.tell_passed(judgement, name)
 
     def _refuse(self, queued: Queued, packet: Packet, message: Message) -> bytes | None:
         for question in message.questions:
             blocking = self._desk.judge.judge_name(question.name).blocking
-            if blocking is not None and blocking.function is Function.DANGEROUS_SITE and not self._is_exempt:
+            if blocking is not None and blocking.function is Function.DANGEROUS_SITE and not self._teller.is_exempt:
                 try:
                     return refuse_dns(queued.data, packet, queued.info)
                 except CraftError:
@@ -99,12 +122,12 @@ class DatagramFlow:
     def _read_client(self, payload: bytes) -> None:
         self._seen += 1
         if self._quic is None and looks_like_quic(payload):
-            self._quic, self._protocol = QuicReader(), "quic"
+            self._quic, self._teller.protocol = QuicReader(), "quic"
         if self._quic is not None:
             self._read_quic(self._quic, payload)
-        elif not self._application_sought:
+        elif not self._application_sought and not self._is_dns:
             self._seek_application(payload, b"")
-        if self._seen >= (MAX_UNKNOWN if self._quic is None else MAX_QUIC) and not self._is_blocked:
+        if self._seen >= (MAX_UNKNOWN if self._quic is None else MAX_QUIC) and not self._is_blocked and not self._is_dns:
             self._flow.decide(PASSED)
 
     def _read_quic(self, quic: QuicReader, payload: bytes) -> None:
@@ -112,7 +135,7 @@ class DatagramFlow:
             events = quic.receive(payload)
         except QuicError as error:
             # No server would answer this; so nothing comes of it, and the next datagrams are another attempt.
-            self._desk.tell(self.parties, Function.EVASION, Action.UNSEEN, "quic", self._address, detail=str(error))
+            self._desk.tell(self.parties, Function.EVASION, Action.UNSEEN, "quic", self._teller.address, detail=str(error))
             self._quic = None
             return
         for event in events:
@@ -123,9 +146,8 @@ class DatagramFlow:
                     judge.judge_name(name) if name else judge.judge_application(judge.applications.by_alpn(event.hello.alpn))
                 )
                 self._desk.tally(self.parties, Function.DANGEROUS_SITE, "name")
-                if self._note(name or self._address, judgement):
-                    return
-                self._flow.decide(PASSED)
+                if not self._blocks(judgement, name or self._teller.address):
+                    self._flow.decide(PASSED)
                 return
 
     def _seek_application(self, client: bytes, server: bytes) -> None:
@@ -138,39 +160,17 @@ class DatagramFlow:
                 return
         self._application_sought = True
         judgement = judge.judge_application(application)
-        if application is not None and not self._note(self._address, judgement) and judgement is not NOTHING:
+        if application is not None and not self._blocks(judgement, self._teller.address) and judgement is not NOTHING:
             self._flow.decide(PASSED)
 
-    @property
-    def _address(self) -> str:
-        return f"{self.parties.peer}:{self.parties.peer_port}"
-
-    def _note(self, subject: str, judgement: Judgement) -> bool:
-        """Tell what it means, once; whether the flow is blocked for it. A question to DNS passes: its answer is refused if the
-        policy says so, else the access that follows is, with a page that says why."""
-        if not judgement.matches or subject in self._judged:
-            return self._is_blocked
-        self._judged.add(subject)
-        exempt = self._is_exempt
-        refused = self._protocol == "dns" and self._desk.judge.policy.dangerous_sites.dns is Mode.BLOCK
-        blocking = None if exempt or (self._protocol == "dns" and not refused) else judgement.blocking
-        if refused and blocking is not None and blocking.function is not Function.DANGEROUS_SITE:
-            blocking = None
-        for match in judgement.matches if blocking is None else (blocking,):
-            action = Action.BLOCKED if blocking else Action.ALLOWED if judgement.is_allowed or exempt else Action.LOGGED
-            self._desk.tell(
-                self.parties, match.function, action, self._protocol, subject, list_name=match.list_name, category=match.category
-            )
-            self._desk.tally(self.parties, match.function, "flow", match.category, 1, int(blocking is not None))
-        self._is_blocked = blocking is not None and self._protocol != "dns"
+    def _blocks(self, judgement: Judgement, subject: str) -> bool:
+        """Tell what it means; whether the flow is blocked for it."""
+        self._is_blocked = judgement.blocking is not None and not self._teller.is_exempt
+        if self._is_blocked:
+            self._teller.tell_blocked(judgement, subject)
+        else:
+            self._teller.tell_passed(judgement, subject)
         return self._is_blocked
-
-    @property
-    def _is_exempt(self) -> bool:
-        judge = self._desk.judge
-        return judge.has_allowed_addresses and (
-            judge.allows_address(self._flow.originator[0]) or judge.allows_address(self._flow.responder[0])
-        )
 
     def close(self) -> None:
         """Nothing waits here."""

@@ -29,12 +29,14 @@ MAX_EXPECTED = 1024
 EXPECTED_FOR_S = 120.0
 """vsftpd waits 60 s for the client to connect (connect_timeout, accept_timeout), others two minutes."""
 
-
 UNSEEN_EVERY_S = 60.0
 """A reason why files were not seen is told once in so long; all of them are counted. A scanner that is away is one such."""
 
 MAX_REASONS = 64
 """Reasons that are remembered for that; they are texts of ours, and few."""
+
+PASSED = "passed"
+"""A flow's final verdict."""
 
 
 class Timed(Protocol):
@@ -63,10 +65,10 @@ class Parties:
 class ExpectedData:
     """An FTP data connection that is on its way; filled in further when the command comes that says what it carries."""
 
-    __slots__ = ("coding", "expires_at", "name", "subject")
+    __slots__ = ("coding", "expires_at", "is_part", "name", "subject")
 
-    def __init__(self, name: str, coding: Coding, subject: str, expires_at: float) -> None:
-        self.name, self.coding, self.subject, self.expires_at = name, coding, subject, expires_at
+    def __init__(self, name: str, coding: Coding, subject: str, is_part: bool, expires_at: float) -> None:
+        self.name, self.coding, self.subject, self.is_part, self.expires_at = name, coding, subject, is_part, expires_at
 
 
 class Desk:
@@ -163,14 +165,15 @@ class Desk:
         found = self._infected.get(address) if self._infected else None
         return found[0] if found is not None and found[1] > self.now else None
 
-    def expect(self, listener: bytes, port: int, name: str, coding: Coding, subject: str) -> None:
+    def expect(self, listener: bytes, port: int, name: str, coding: Coding, subject: str, is_part: bool) -> None:
         """A data connection to this address and port will come; a second word on the same one adds what it carries."""
         expires_at = self.now + EXPECTED_FOR_S
         known = self._expected.get((listener, port))
         if known is not None:
             known.name, known.coding, known.subject, known.expires_at = name or known.name, coding, subject, expires_at
+            known.is_part = is_part
             return
-        self._expected[listener, port] = ExpectedData(name, coding, subject, expires_at)
+        self._expected[listener, port] = ExpectedData(name, coding, subject, is_part, expires_at)
         while len(self._expected) > MAX_EXPECTED:
             self._expected.popitem(last=False)
 

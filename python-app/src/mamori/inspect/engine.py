@@ -22,7 +22,7 @@ from mamori.inspect.flow import MAX_FLOWS, ORIGINATOR, Flow, FlowTable
 from mamori.inspect.fragments import Discarded, FragmentTable
 from mamori.inspect.hold import Queued
 from mamori.inspect.judge import Judge
-from mamori.inspect.packet import TCP, UDP, Packet, PacketError, parse_packet
+from mamori.inspect.packet import SYN, TCP, UDP, Packet, PacketError, parse_packet
 
 _ANYONE = Parties(Heading.NONE, "", "", "", 0)
 
@@ -113,7 +113,9 @@ class Engine:
     def _receive_packet(self, queued: Queued, packet: Packet, now: float) -> None:
         flow, direction = self._flows.receive(packet, now)
         if flow.verdict is not None:
-            self._desk.out.extend(Accept(token, True, False) for token in queued.tokens)
+            # With SYN it is an answer that begins another connection between the same ports, about which nothing is decided yet.
+            is_decided = not (packet.protocol == TCP and packet.flags & SYN)
+            self._desk.out.extend(Accept(token, is_decided, False) for token in queued.tokens)
         elif packet.protocol == TCP and packet.missing_bytes:
             # NFQUEUE cannot give us the end of it, and its sender sends it again in smaller pieces.
             self._desk.out.extend(map(Drop, queued.tokens))

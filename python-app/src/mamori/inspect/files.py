@@ -22,7 +22,7 @@ class CarriedFile:
     name: str
     subject: str
     scan: int
-    ends_with_stream: bool = False
+    is_open_ended: bool = False
     is_open: bool = True
     is_waiting: bool = False
     signature: str | None = None
@@ -41,22 +41,16 @@ class Files:
         self._owner = owner
         self._files: dict[int, CarriedFile] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._files)
-
-    def get(self, file: int) -> CarriedFile | None:
-        return self._files.get(file)
-
     def begin(self, direction: int, started: FileStarted) -> CarriedFile:
         """A file begins, and its scan with it."""
         desk = self._desk
         scan, desk.next_scan = desk.next_scan, desk.next_scan + 1
-        carried = CarriedFile(direction, started.name, started.subject, scan, started.ends_with_stream)
+        carried = CarriedFile(direction, started.name, started.subject, scan, started.is_open_ended)
         if len(self._files) >= MAX_FILES:
             carried.unseen = "too many files at once"
         else:
             desk.scans[scan] = self._owner, started.file
-            desk.out.append(BeginScan(scan))
+            desk.out.append(BeginScan(scan, started.expected_bytes))
         self._files[started.file] = carried
         return carried
 
@@ -75,27 +69,27 @@ class Files:
                 carried.ranges.append(Range(data.start, data.end, data.coding))
         return carried
 
-    def end(self, file: int, is_complete: bool) -> CarriedFile | None:
-        """Its last byte is here; whether it waits for the scanner says `is_waiting`."""
+    def end(self, file: int) -> CarriedFile | None:
+        """Its last byte is here; whether it waits for the scanner says `is_waiting`. One that broke off is judged by what came:
+        many receivers keep that."""
         carried = self._files.get(file)
-        if carried is None:
+        if carried is None or not carried.is_open:
             return None
         carried.is_open = False
         if carried.signature is None and carried.unseen is None:
-            if is_complete:
-                carried.is_waiting = True
-                self._desk.out.append(FinishScan(carried.scan))
-                return carried
-            self._cancel(carried)
+            carried.is_waiting = True
+            self._desk.out.append(FinishScan(carried.scan))
+            return carried
         del self._files[file]
         return carried
 
     def lose(self, file: int, reason: str) -> CarriedFile | None:
         """It cannot be read any further."""
         carried = self._files.get(file)
-        if carried is not None and carried.unseen is None and carried.signature is None:
-            carried.unseen = reason
-            self._cancel(carried)
+        if carried is None or carried.unseen is not None or carried.signature is not None:
+            return None
+        carried.unseen = reason
+        self._cancel(carried)
         return carried
 
     def judge(self, file: int, signature: str | None, unseen: str | None) -> CarriedFile | None:
@@ -115,6 +109,10 @@ class Files:
 
     def open_in(self, direction: int) -> bool:
         return any(carried.is_open and carried.direction == direction for carried in self._files.values())
+
+    def all_open(self) -> list[tuple[int, int]]:
+        """The files whose end has not come, and their directions."""
+        return [(file, carried.direction) for file, carried in self._files.items() if carried.is_open]
 
     def overdue(self, direction: int) -> list[int]:
         """The files of this direction that wait."""

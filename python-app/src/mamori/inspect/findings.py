@@ -91,13 +91,15 @@ class QuestionSeen:
 @dataclass(frozen=True, slots=True)
 class FileStarted:
     """A file begins at `start`. `name` is what its sender calls it, "" if nothing; `subject` what people would call the carrier: a
-    URL, `mail from a@b "Subject"`, an FTP path. `ends_with_stream`: nothing before the end of the stream says that it is whole."""
+    URL, `mail from a@b "Subject"`, an FTP path. `is_open_ended`: where it ends is only known when it has ended (chunks, the end
+    of the stream). `expected_bytes`: its length as far as the sender has said it."""
 
     file: int
     start: int
     name: str
     subject: str
-    ends_with_stream: bool = False
+    is_open_ended: bool = False
+    expected_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +159,24 @@ class OpaqueBegins:
 
 
 @dataclass(frozen=True, slots=True)
+class OpaqueData:
+    """Bytes behind OpaqueBegins that came together with what was read."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class DataConnectionExpected:
     """FTP agreed on a data connection: who listens (address as text, "" for the same host as the control connection's; and port),
     which side of the control connection that is, and the file it will carry. `sender` is who sends the file there, in directions
-    of the control connection; None for a listing or what is not known yet."""
+    of the control connection; None for a listing or what is not known yet. `is_part`: the file's beginning is left out."""
 
     listener: int
     address: str
     port: int
     sender: int | None
     name: str
+    is_part: bool = False
 
 
 Finding = (
@@ -181,6 +191,7 @@ Finding = (
     | AnomalySeen
     | TlsBegins
     | OpaqueBegins
+    | OpaqueData
     | DataConnectionExpected
 )
 

@@ -6,7 +6,8 @@
 
 Fragments are reassembled before they get here. The originator is the sender of the first packet, unless that is the answer to a
 SYN. An ICMP error is a flow of its own. When both ports are used again, the new flow begins with the *answer* to the SYN: a SYN
-alone, and a FIN or RST before it, are easily forged so that the peer ignores them.
+alone, and a FIN or RST before it, are easily forged so that the peer ignores them. Where the SYN was not seen, it begins with the
+acknowledgement of the answer.
 
 A flow's state is only about how long to remember it, and who goes first when the table is full. It trusts flags, because a
 forged FIN or RST costs no more than that; whether an RST is believable and what was said is up to `Stream`. A TCP flow counts as
@@ -134,7 +135,8 @@ class Flow(Generic[Inspector, Verdict]):
     """
 
     __slots__ = (
-        *("_budget", "_flipped", "_key", "_queue", "_streams", "_syn", "first_seen", "inspector", "last_seen", "state", "verdict"),
+        *("_answer", "_budget", "_flipped", "_key", "_queue", "_streams", "_syn"),
+        *("first_seen", "inspector", "last_seen", "state", "verdict"),
         *("originator_bytes", "originator_packets", "responder_bytes", "responder_packets"),
     )
 
@@ -145,6 +147,7 @@ class Flow(Generic[Inspector, Verdict]):
         self._budget = budget
         self._streams: tuple[Stream, Stream] | None = None
         self._syn: tuple[int, int] | None = None  # direction and number of a SYN that is not this connection's
+        self._answer: tuple[int, int, int] | None = None  # and of such a SYN's answer: direction, number, acknowledgement
         self.state = state
         self.first_seen = self.last_seen = now
         self.inspector: Inspector | None = None
@@ -199,11 +202,20 @@ _Queue = OrderedDict[bytes, None]
 
 
 def _begins_another(flow: Flow[Inspector, Verdict], packet: Packet, direction: int) -> bool:
-    """Whether a packet with SYN answers the SYN of another connection; such a SYN itself is only taken down."""
-    if packet.flags & ACK:
-        return flow._syn == (1 - direction, (packet.acknowledgement - 1) & _MASK)
+    """Whether a packet answers the SYN of another connection, or confirms such an answer where the SYN was not seen (it passes
+    beside the queue): the answer alone could be forged by the server, but no host confirms what it did not ask for. The SYN
+    itself is only taken down."""
+    if not packet.flags & SYN:
+        begun = flow._answer == (1 - direction, (packet.acknowledgement - 1) & _MASK, packet.sequence)
+        return begun and bool(packet.flags & ACK) and not packet.flags & RST
+    if packet.flags & ACK and flow._syn == (1 - direction, (packet.acknowledgement - 1) & _MASK):
+        return True
     own = flow._streams[direction].begins_after(packet.sequence) if flow._streams else flow.state is State.OPENING
-    if not own:
+    if own:
+        return False
+    if packet.flags & ACK:
+        flow._answer = direction, packet.sequence, packet.acknowledgement
+    else:
         flow._syn = direction, packet.sequence
     return False
 
@@ -247,7 +259,9 @@ class FlowTable(Generic[Inspector, Verdict]):
         flow = self._flows.get(key)
         if flow is None:
             flow = self._open(key, flipped, packet, now)
-        elif packet.flags & SYN and _begins_another(flow, packet, ORIGINATOR if flipped == flow._flipped else RESPONDER):
+        elif (packet.flags & SYN or flow._answer is not None) and _begins_another(
+            flow, packet, ORIGINATOR if flipped == flow._flipped else RESPONDER
+        ):
             flow = self._reopen(flow, key, flipped, packet, now)
         else:
             flow._queue.move_to_end(key)
@@ -306,10 +320,14 @@ class FlowTable(Generic[Inspector, Verdict]):
     def _reopen(
         self, old: Flow[Inspector, Verdict], key: bytes, flipped: bool, packet: Packet, now: float
     ) -> Flow[Inspector, Verdict]:
-        """Begin a flow with the answer to a SYN that was taken for the old one's."""
+        """Begin a flow with the answer to a SYN that was taken for the old one's, or with what confirms that answer."""
         self._ended.append(self._end(old, Ending.REOPENED))
         flow = self._open(key, flipped, packet, now)
-        flow.stream(ORIGINATOR).receive((packet.acknowledgement - 1) & _MASK, b"", SYN)
+        if packet.flags & SYN:
+            flow.stream(ORIGINATOR).receive((packet.acknowledgement - 1) & _MASK, b"", SYN)
+        else:
+            flow.stream(ORIGINATOR).receive((packet.sequence - 1) & _MASK, b"", SYN)
+            flow.stream(RESPONDER).receive((packet.acknowledgement - 1) & _MASK, b"", SYN)
         return flow
 
     def _follow(self, flow: Flow[Inspector, Verdict], packet: Packet, direction: int) -> None:

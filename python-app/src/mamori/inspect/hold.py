@@ -20,6 +20,10 @@ longer one is slowed down by this for each round trip of its slow start, which n
 WINDOW_BYTES = 64 << 10
 """How much waits in the window. Most attachments with harmful scripts are smaller; a sender's window is larger, so it goes on."""
 
+TAIL_S = 0.02
+"""How long the last packet that has come of a download of unknown length waits for the next one or for the end. Servers write
+the last, empty chunk, or FIN, at once after the rest; whoever pauses (a page that goes on for ever) is slowed down by no more."""
+
 
 class Queued(NamedTuple):
     """A packet as it came: its tokens (several if it was reassembled from fragments), its bytes from the IP header on, the
@@ -34,13 +38,14 @@ class Queued(NamedTuple):
 
 @dataclass(slots=True)
 class Held:
-    """A packet that waits; its payload is [start, end) of the stream."""
+    """A packet that waits; its payload is [start, end) of the stream. `is_tail`: it has bytes of a file that may be its last."""
 
     queued: Queued
     packet: Packet
     start: int
     end: int
     deadline: float
+    is_tail: bool = False
 
 
 class Range(NamedTuple):
@@ -54,34 +59,49 @@ class Range(NamedTuple):
 class HoldQueue:
     """One direction's waiting packets and its overwrite map."""
 
-    __slots__ = ("_bytes", "overwrites", "packets", "wait_until")
+    __slots__ = ("_bytes", "_tails", "overwrites", "packets", "wait_until")
 
     def __init__(self) -> None:
         self.packets: deque[Held] = deque()
         self.overwrites: list[Range] = []
         self.wait_until: float | None = None
-        self._bytes = 0
+        self._bytes = self._tails = 0
 
     @property
     def held_bytes(self) -> int:
         return self._bytes
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether packets may pass without a look: nothing waits, and nothing is to be written over."""
+        return not self.packets and not self.overwrites and self.wait_until is None
+
     def add(self, held: Held) -> None:
+        """It waits behind those that wait."""
         self.packets.append(held)
         self._bytes += len(held.queued.data)
+        self._tails += held.is_tail
 
     def covers(self, start: int, end: int) -> bool:
         """Whether bytes of this range wait."""
         return any(held.start < end and start < held.end for held in self.packets)
 
-    def take_due(self, now: float) -> list[Held]:
-        """The packets whose wait is over, in order: never one before an older one."""
+    def take_due(self, now: float, window_bytes: int | None = WINDOW_BYTES) -> list[Held]:
+        """The packets whose wait is over, or for which the window has no room, in order: never one before an older one."""
         if self.wait_until is not None and now < self.wait_until:
             return []
         due = []
-        while self.packets and (self.packets[0].deadline <= now or self._bytes > WINDOW_BYTES):
+        room = self._bytes if window_bytes is None else window_bytes
+        while self.packets and (self.packets[0].deadline <= now or self._bytes > room):
             due.append(self._pop())
         return due
+
+    def take_before_tail(self) -> list[Held]:
+        """All before the last packet that may end a file: what comes after a piece of a file shows that this was not its end."""
+        taken = []
+        while self._tails > 1 and self.wait_until is None:
+            taken.append(self._pop())
+        return taken
 
     def take_all(self) -> list[Held]:
         return [self._pop() for _ in range(len(self.packets))]
@@ -90,8 +110,7 @@ class HoldQueue:
         """When `take_due` has something to give; None if nothing waits."""
         if not self.packets:
             return None
-        first = self.packets[0].deadline
-        return first if self.wait_until is None else max(first, self.wait_until)
+        return self.packets[0].deadline if self.wait_until is None else self.wait_until
 
     def overwrite(self, start: int, end: int, coding: Coding) -> None:
         """Write over these bytes whenever they pass."""
@@ -110,4 +129,5 @@ class HoldQueue:
     def _pop(self) -> Held:
         held = self.packets.popleft()
         self._bytes -= len(held.queued.data)
+        self._tails -= held.is_tail
         return held

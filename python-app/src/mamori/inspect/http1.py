@@ -28,6 +28,7 @@ from mamori.inspect.http1_events import (
     Switched,
 )
 from mamori.inspect.http1_head import (
+    NO_METHOD,
     STATUS_START_BYTES,
     Anomaly,
     Fields,
@@ -109,7 +110,7 @@ class RequestReader:
 
     def _read_head(self, head: HeadBuffer, data: bytes, at: int, base: int, events: list[Event]) -> int:
         if not head.held and at < len(data) and data[at] not in _LINE_STARTS:
-            raise HttpError("no method")
+            raise HttpError(NO_METHOD)
         if not self._line_seen:
             line_end = data.find(b"\n", at)
             self._line_seen = line_end >= 0

@@ -25,6 +25,11 @@ class HttpError(ParseError):
     """A stream that cannot be read as HTTP/1.x any more."""
 
 
+NO_METHOD, NO_VERSION = "no method", "no HTTP version"
+NO_HTTP = frozenset({NO_METHOD, NO_VERSION})
+"""What is said of a first line that is another protocol's: RTSP and SIP share methods with HTTP."""
+
+
 class Anomaly(Enum):
     """What harmless peers do not send and others read in more than one way: the stuff of smuggling and of evasion."""
 
@@ -185,11 +190,11 @@ def parse_request_line(line: str) -> RequestLine:
     to take that, and http.server cuts it off."""
     method = _METHOD.match(line)
     if not method:
-        raise HttpError("no method")
+        raise HttpError(NO_METHOD)
     target, _, last = line[method.end() :].rstrip(_SPACE).replace("\t", " ").rpartition(" ")
     version = _VERSION.fullmatch(last)
     if not version:
-        raise HttpError("no HTTP version")
+        raise HttpError(NO_VERSION)
     return RequestLine(method[1], target.strip(_SPACE), (int(version[1]), int(version[2])))
 
 

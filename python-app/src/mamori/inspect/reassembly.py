@@ -41,15 +41,14 @@ A bridge forwards while it reads. A receiving program gets byte N only when all 
 The policy has one name, *first copy wins*, also for bytes whose first copy the receiver dropped unread (a wrong checksum, a
 small TTL, PAWS). Such a stream stalls if the caller drops conflicting copies; that is the attacker's loss.
 
-An acknowledgement is believed, since only the receiver's own can pass: the caller sees to it that a packet came in from the
-side where its source is.
+An acknowledgement is believed: the caller sees to it that it is the receiver's own, and of what the sender is known to have said.
 
 Not special: keep-alive probes repeat one byte that is acknowledged, or none; zero-window probes are a byte of data in
 order, or one that is acknowledged; data in a SYN (RFC 7413) begins at offset 0, and if the server ignores it, its second copy
 is compared like any other. After more than 2 GiB that passed unseen, sequence numbers are ambiguous and data looks old.
 
-Memory: bytes are kept from their coming until their acknowledgement, up to HISTORY_BYTES (then compared no more) and
-AHEAD_BYTES (then refused), and within the budget that all streams share. They are copied, so the caller's buffer is free.
+Memory: bytes are copied and kept until their acknowledgement, up to HISTORY_BYTES (then compared no more) and AHEAD_BYTES (then
+refused), and within the budget that all streams share.
 """
 
 from __future__ import annotations
@@ -189,7 +188,7 @@ class Stream:
     acknowledged  offset up to which the receiver has confirmed; -1 before it has confirmed anything
     end           offset of the FIN, once it came
     picked_up     begun without a SYN; a SYN puts that right as long as nothing is confirmed
-    closed        everything up to the FIN is out
+    closed        everything up to the FIN is out; `has_begun`: something came
     """
 
     __slots__ = (
@@ -249,13 +248,17 @@ class Stream:
         self._forget_before(limit)
         return events
 
+    @property
+    def has_begun(self) -> bool:
+        return self._sequence >= 0
+
     def offset_of(self, sequence: int) -> int:
         """The stream offset of the first payload byte of a segment with this number and without SYN, near what came last."""
-        return self._offset(sequence) if self._sequence >= 0 else self.next
+        return self._offset(sequence) if self.has_begun else self.next
 
     def number_at(self, offset: int) -> int:
         """The sequence number on the wire of the byte at this offset; 0 before anything came."""
-        return (self._sequence + offset - self.next) & _MASK if self._sequence >= 0 else 0
+        return (self._sequence + offset - self.next) & _MASK if self.has_begun else 0
 
     def begins_after(self, sequence: int) -> bool:
         """Whether a SYN with this number is the stream's own."""
@@ -264,8 +267,7 @@ class Stream:
     def release(self) -> None:
         """Forget all bytes, and give their share of the budget back."""
         self._budget.used_bytes -= self._cost
-        self._starts, self._parts = [], []
-        self._cost = self._ahead_cost = 0
+        self._starts, self._parts, self._cost, self._ahead_cost = [], [], 0, 0
 
     def _begin(self, sequence: int, *, picked_up: bool) -> None:
         self.release()
@@ -308,11 +310,10 @@ class Stream:
         refusal = self._refuse(start, end, flags)
         if refusal:
             return [*events, Refused(start, end, refusal)]
-        data = bytes(payload)
+        data, skipped = bytes(payload), max(0, self.next - start)
         if start < self.next and data:
             self._compare_history(start, data, events)
         if end > self.next and data:
-            skipped = max(0, self.next - start)
             self._insert(start + skipped, data[skipped:], events)
             self._drain(events)
         if flags & FIN:

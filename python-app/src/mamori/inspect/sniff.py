@@ -45,6 +45,8 @@ _TOKEN_START = re.compile(rb"[ \t]*+[!#$%&'*+.^_`|~0-9A-Za-z-]*+(?:[ \t][^\r\n\0
 _STATUS = re.compile(rb".{0,4}?(?:HTTP|\AICY )", re.IGNORECASE | re.DOTALL)
 _CODE_220 = re.compile(rb"220[ -]")
 
+_WARNING = b"\x15\x03\x01\0\2\1"  # RFC 8446, section 6: an alert's record with a level of 1; any version
+
 _SMTP_FIRST = re.compile(rb"(?:EHLO|HELO|LHLO)\b", re.IGNORECASE)
 _FTP_FIRST = re.compile(rb"(?:USER|AUTH|FEAT|OPTS|HOST|CLNT|SYST|ACCT)\b", re.IGNORECASE)
 _POP3_FIRST = re.compile(rb"(?:CAPA|APOP|STLS)\b", re.IGNORECASE)
@@ -143,6 +145,10 @@ def _sniff_text(text: bytes, seen_bytes: int) -> Application | None:
 def _sniff_binary(start: bytes) -> Application | None:
     if start[0] == 0x16:
         return Application.TLS if _is_tls(start) else (None if len(start) < 3 else Application.UNKNOWN)
+    if start[0] == 0x15:  # a warning: Go's server passes over those that come before the hello
+        if len(start) < len(_WARNING):
+            return None
+        return Application.TLS if start[1] < 0x10 and start[3:6] == _WARNING[3:] else Application.UNKNOWN
     if start[0] == 0x03:  # TPKT (RFC 1006) around an X.224 connection request (MS-RDPBCGR, section 2.2.1.1)
         if len(start) < 6:
             return None if start[1:2] in (b"", b"\0") else Application.UNKNOWN

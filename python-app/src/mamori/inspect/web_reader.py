@@ -22,6 +22,7 @@ from mamori.inspect.findings import (
     Finding,
     HelloSeen,
     OpaqueBegins,
+    OpaqueData,
     QuestionSeen,
     RequestSeen,
     ResponseSeen,
@@ -121,8 +122,8 @@ class HttpReader:
                     found.append(AnomalySeen(base + start, base + end, kind.value, kind in _EVASIONS))
                 case Switched(start, protocol):
                     found.append(OpaqueBegins(base + start, protocol))
-                case OpaqueReceived():
-                    pass
+                case OpaqueReceived(_, _, data):
+                    found.append(OpaqueData(bytes(data)))
         return found
 
     def _begin(self, direction: int, fields: Fields, request: RequestReceived | None, response: ResponseReceived | None) -> None:
@@ -139,8 +140,7 @@ class HttpReader:
             self._files[direction] = _Form(number, subject, content_type)
             self._next_file = number + _FORM_NUMBERS
         else:
-            length = fields.get("content-length") or fields.get("transfer-encoding")
-            self._files[direction] = _Whole(number, subject, _name_of(fields, subject), response is not None and length is None)
+            self._files[direction] = _Whole(number, subject, _name_of(fields, subject), _length_of(fields))
 
 
 _FORM_NUMBERS = 1 << 20
@@ -160,11 +160,12 @@ class _Body(Protocol):
 class _Whole:
     """The body is one file."""
 
-    __slots__ = ("_ends_with_stream", "_name", "_number", "_started", "_subject", "next_file")
+    __slots__ = ("_length", "_name", "_number", "_started", "_subject", "next_file")
 
-    def __init__(self, number: int, subject: str, name: str, ends_with_stream: bool) -> None:
+    def __init__(self, number: int, subject: str, name: str, length: int | None) -> None:
+        """`length`: how many bytes of the stream it takes, None where only its end says so."""
         self._number, self._subject, self._name = number, subject, name
-        self._ends_with_stream = ends_with_stream
+        self._length = length
         self._started = False
         self.next_file = number + 1
 
@@ -172,7 +173,7 @@ class _Whole:
         if self._started:
             return []
         self._started = True
-        return [FileStarted(self._number, start, self._name, self._subject, self._ends_with_stream)]
+        return [FileStarted(self._number, start, self._name, self._subject, self._length is None, self._length)]
 
     def receive(self, start: int, end: int, coding: Coding, data: bytes | memoryview) -> list[Finding]:
         found = self._start(start)
@@ -210,6 +211,18 @@ class _Form:
         return [FileStarted(number, start, "", ""), FileUnseen(number, start, reason)]
 
 
+def _length_of(fields: Fields) -> int | None:
+    """The length that a head states and that counts: not beside chunks (RFC 9112, section 6.3)."""
+    stated = fields.get("content-length") or ""
+    if fields.get("transfer-encoding") is not None or not stated.isascii() or not stated.isdigit():
+        return None
+    return int(stated[:_LENGTH_DIGITS])
+
+
+_LENGTH_DIGITS = 18
+"""More are no length of anything; Python refuses to read thousands of them."""
+
+
 def _name_of(fields: Fields, subject: str) -> str:
     """What a browser would save it as: enough for people to know it again, so RFC 6266's finer points are left out."""
     disposition = fields.get("content-disposition") or ""
@@ -240,7 +253,7 @@ class TlsConnectionReader:
             if isinstance(event, ClientHelloReceived):
                 found.append(HelloSeen(event.start, event.end, "tls", event.hello))
             else:
-                found.append(OpaqueBegins(0, ""))
+                found.append(OpaqueBegins(0, "tcp"))
         return found
 
     def end(self, direction: int) -> list[Finding]:  # noqa: ARG002

@@ -240,8 +240,8 @@ class _Worker:
                 verdicts.append(encode_verdict(queue, token & _PACKET_ID, Verdict.ACCEPT, payload=payload))
             case FeedScan(file, data):
                 self._scanner.feed(file, data, now)
-            case BeginScan(file):
-                self._scanner.begin(file)
+            case BeginScan(file, expected_bytes):
+                self._scanner.begin(file, expected_bytes)
             case FinishScan(file):
                 self._scanner.finish(file, now)
             case CancelScan(file):
