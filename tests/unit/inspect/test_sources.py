@@ -10,6 +10,7 @@ import pytest
 from mamori.inspect.netfilter import parse_networks
 from mamori.inspect.policy import Mode
 from mamori.inspect.sources import JudgeSource
+from tests.support.need import need
 
 LOG_VIRUSES = '[virus]\nmode = "log"\n'
 
@@ -88,7 +89,37 @@ def test_a_pipe_or_a_folder_in_place_of_a_file_is_no_reason_to_wait(source: Judg
     (tmp_path / "policy.toml").unlink()
     (tmp_path / "policy.toml").mkdir()
     assert source.reload() is None
-    assert [text.rpartition(": ")[2] for text in said] == ["not a file"]
+    assert [text.rpartition(": ")[2] for text in said] == ["not a file", "Invalid argument"]
+
+
+def test_a_link_to_itself_is_no_reason_to_take_the_defaults(source: JudgeSource, tmp_path: Path, said: list[str]) -> None:
+    write(tmp_path / "policy.toml", LOG_VIRUSES)
+    source.load()
+    for name in ("policy.toml", "lists"):
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).symlink_to(name)
+    assert source.reload() is None
+    assert source.policy.virus.mode is Mode.LOG
+    assert len(said) == 2
+    (tmp_path / "policy.toml").unlink()
+    judge = source.reload()
+    assert judge is not None
+    assert judge.policy.virus.mode is Mode.BLOCK
+
+
+def test_a_folder_that_may_not_be_read_is_no_reason_to_end(tmp_path: Path, said: list[str]) -> None:
+    need(os.geteuid() == 0, "only root can become somebody who may not read")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    tmp_path.chmod(0o711)
+    os.seteuid(65534)
+    try:
+        source = JudgeSource(closed / "policy.toml", closed / "accepted.toml", closed / "lists", said.append)
+        assert source.load().policy.virus.mode is Mode.BLOCK
+        assert source.reload() is None
+    finally:
+        os.seteuid(0)
+    assert {text.rpartition(": ")[2] for text in said} == {"Permission denied"}
 
 
 def test_lists_that_are_damaged_are_told_and_change_nothing(source: JudgeSource, tmp_path: Path, said: list[str]) -> None:

@@ -37,6 +37,10 @@ STOP_WITHIN_S = 5.0
 """A worker lets go of what waits in milliseconds."""
 
 
+KEEP_AGAIN_S = 10.0
+"""How often a copy of the policy is tried on a disk that is full."""
+
+
 class Guard:
     """See the module."""
 
@@ -57,7 +61,9 @@ class Guard:
         self._policy.load()
         self._is_open = False
         self._open_at = 0.0
-        self._is_kept = False  # the copy of the policy in force
+        self._is_kept = self._is_told_not_kept = False  # the copy of the policy in force
+        self._keep_at = 0.0
+        self._list_problems: set[str] = set()
 
     def start(self) -> None:
         """Workers first, rules after them, so that no packet waits for somebody who is not there yet. A box that lets packets pass
@@ -96,6 +102,7 @@ class Guard:
             report = line.take_report()
             if report is not None:
                 self._reports[number] = report
+                self._tell_list_problems()
                 has_news = True
                 self._crew = crews.hear(self._crew, number, now)
         self._crew, orders = crews.next_orders(self._crew, now)
@@ -161,16 +168,27 @@ class Guard:
             self._is_kept = False
             if was_bad:
                 self._tell("policy-accepted", "the policy is sound again")
-        if self._is_kept or self._policy.problem or self._policy.stamp is None:
+        if self._is_kept or self._policy.problem or self._policy.stamp is None or time.monotonic() < self._keep_at:
             return
-        self._is_kept = True  # or cannot be, which is said once
         try:
             content = self._device.policy.read_bytes()
             if file_identity(self._device.policy) == self._policy.identity:  # else it has changed, and is looked at again
                 self._device.accepted_policy.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(self._device.accepted_policy, content)
         except OSError as error:
-            self._log(4, f"cannot keep a copy of the policy: {error}")
+            if not self._is_told_not_kept:
+                self._tell("policy-not-kept", f"no copy of the policy can be kept, it is tried again: {error}")
+            self._is_told_not_kept = True
+            self._keep_at = time.monotonic() + KEEP_AGAIN_S
+            return
+        self._is_kept, self._is_told_not_kept = True, False
+
+    def _tell_list_problems(self) -> None:
+        """What the workers cannot read; of the policy we know ourselves."""
+        problems = {report["policy"]["problems"].get("lists", "") for report in self._reports.values()} - {""}
+        for problem in problems - self._list_problems:
+            self._tell("lists-refused", f"lists are refused, the old ones stay in force: {problem}")
+        self._list_problems = problems
 
     def _refuse_policy(self, problem: str) -> None:
         self._tell("policy-refused", f"the policy is refused, the old one stays in force: {problem}")

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
-from mamori.events.record import Action, Event, Function, Heading
+from mamori.events.record import MAX_SUBJECT_CHARACTERS, Action, Event, Function, Heading
 from mamori.formats.problems import MamoriError
 from mamori.inspect.errors import ParseError
 from mamori.inspect.nfqueue.limits import COUNTERS, NOTES, TABLE, parse_counters, parse_noted, render_limits
 from mamori.inspect.nfqueue.rules import SETS_TABLE, Family, QueueRules, render_known_bad, render_queue_rules
 from mamori.inspect.policy import Mode, Policy
+from mamori.inspect.policy_file import Identity, file_identity
 from mamori.process import run_tool
 
 COUNTERS_EVERY_S = 60.0
@@ -73,14 +74,14 @@ class Netfilter:
         self._seen = wanted
         self._logs_only = policy.ips.floods is Mode.LOG
         bad = list(map(ip_network, policy.block.addresses))
-        for path, _, _ in feeds:
+        for path, _ in feeds:
             try:
                 networks, wrong = parse_networks(path.read_bytes()[:MAX_FEED_BYTES].decode(errors="replace"))
             except OSError as error:
-                self._log(4, f"{path}: cannot be read: {error.strerror}")
+                self._complain(f"{path}: cannot be read: {error.strerror}")
                 continue
             if wrong:
-                self._log(4, f"{path}: {wrong} lines are no networks")
+                self._complain(f"{path}: {wrong} lines are no networks")
             bad += networks
         self._load("known-bad addresses", render_known_bad(bad, map(ip_network, policy.allow.addresses)))
         self._load("limits on floods and scans", render_limits(policy.ips.floods))
@@ -127,6 +128,13 @@ class Netfilter:
         more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
         return f"from {', '.join(found[:MAX_NAMED])}{more}" if found else ""
 
+    def _complain(self, text: str) -> None:
+        self._log(4, text)
+        subject = text[:MAX_SUBJECT_CHARACTERS]
+        self._tell(
+            Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", subject, category="feed-refused")
+        )
+
     def _load(self, what: str, text: str) -> None:
         try:
             run_tool(("nft", "-f", "-"), input=text.encode(), explain=f"load the {what}")
@@ -135,11 +143,11 @@ class Netfilter:
             self._log(4, str(error))
 
 
-def _read_feeds(folder: Path) -> tuple[tuple[Path, int, int], ...]:
-    """The feeds that are there, with size and time, so that a change shows."""
-    return tuple(sorted((path, *_stat(path)) for path in folder.glob("*.txt") if path.is_file()))
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
+def _read_feeds(folder: Path) -> tuple[tuple[Path, Identity], ...]:
+    """The feeds that are there, with what shows a change. A pipe would wait for ever for somebody to write."""
+    found = []
+    for path in sorted(folder.glob("*.txt")):
+        identity = file_identity(path)
+        if identity is not None and (identity[1] == 0 or path.is_file()):
+            found.append((path, identity))
+    return tuple(found)

@@ -6,6 +6,7 @@ that loses power with a bad policy on its disk does not forget what its owner wa
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,19 +19,26 @@ Identity = tuple[int, int, int, int]
 
 
 def file_identity(path: Path) -> Identity | None:
-    """What changes when a file is replaced or edited: device, inode, size, time in nanoseconds. None without the file."""
+    """What changes when a file is replaced or edited: device, inode, size, time in nanoseconds. None without the file; something
+    else where there is one that cannot be looked at."""
     try:
-        stat = path.stat()
-    except OSError:
+        found = path.stat()
+    except FileNotFoundError:
         return None
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    except OSError as error:
+        return 0, 0, 0, -(error.errno or 1)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def read_policy(path: Path) -> Policy:
     """The policy in a file; the defaults if there is none. BadInputError or MamoriError names what is wrong with it."""
-    if not path.exists():
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
         return Policy()
-    if not path.is_file():  # to open a pipe would wait for ever for somebody to write
+    except OSError as error:  # a link to itself, a folder that is not ours to read
+        raise MamoriError(f"{path}: cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(mode):  # to open a pipe would wait for ever for somebody to write
         raise MamoriError(f"{path}: not a file")
     policy = parse(Policy, read_toml(path), str(path))
     for key, entries in (("allow", policy.allow), ("block", policy.block)):

@@ -17,7 +17,7 @@ from mamori.inspect.judge import Judge, Lists
 from mamori.inspect.lists.fileformat import ListError
 from mamori.inspect.lists.listfile import Hit, ListFile
 from mamori.inspect.policy import Mode, Policy
-from mamori.inspect.policy_file import PolicyFile
+from mamori.inspect.policy_file import PolicyFile, file_identity
 
 
 class NoLists:
@@ -106,7 +106,7 @@ class JudgeSource:
         return Judge(self._policy.policy, self._lists, self._applications)
 
     def _read_lists(self) -> bool:
-        if not self._lists_path.is_file():
+        if file_identity(self._lists_path) is None:
             return False
         try:
             opened = ListFile.open(self._lists_path)
