@@ -101,10 +101,11 @@ class Guard:
         for number, line in self._lines.items():
             report = line.take_report()
             if report is not None:
+                self._crew = crews.hear(self._crew, number, now)
+            if report:
                 self._reports[number] = report
                 self._tell_list_problems()
                 has_news = True
-                self._crew = crews.hear(self._crew, number, now)
         self._crew, orders = crews.next_orders(self._crew, now)
         for order in orders:
             match order:

@@ -15,7 +15,7 @@ import stat
 from typing import Any
 
 MAX_REPORT_BYTES = 64 << 10
-"""A report is 1 KB, and longer by its problems, each of which is a line."""
+"""A report is 1 KB, and longer by what is wrong with the policy: a thousand errors. Of a longer one only its coming counts."""
 
 MAX_WAITING = 1000
 """Reports taken in one look. The kernel keeps some hundred, for a supervisor that was stopped."""
@@ -29,7 +29,8 @@ class SupervisorEnd:
         self._ours.setblocking(False)
 
     def take_report(self) -> dict[str, Any] | None:
-        """The last report since this was asked before; None if there was none."""
+        """The last report since this was asked before, {} if it cannot be read; None if there was none: only then is the worker
+        silent."""
         last = b""
         for _ in range(MAX_WAITING):
             try:
@@ -39,11 +40,13 @@ class SupervisorEnd:
             if not datagram:
                 break
             last = datagram
+        if not last:
+            return None
         try:
             report = json.loads(last)
-        except ValueError:
-            return None
-        return report if isinstance(report, dict) else None
+        except (ValueError, RecursionError):
+            return {}
+        return report if isinstance(report, dict) else {}
 
     def close(self) -> None:
         self._ours.close()
@@ -62,8 +65,9 @@ class WorkerEnd:
 
     def send(self, report: dict[str, Any]) -> None:
         """Never blocks, never fails: a supervisor that does not listen for a while misses what does not fit."""
+        datagram = json.dumps(report).encode()
         with contextlib.suppress(OSError):
-            self._socket.send(json.dumps(report).encode())
+            self._socket.send(datagram if len(datagram) <= MAX_REPORT_BYTES else b"{}")
 
     def close(self) -> None:
         self._socket.close()
