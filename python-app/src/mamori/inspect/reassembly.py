@@ -202,8 +202,7 @@ class Stream:
         # at `next`. Then those ahead of a hole.
         self._starts: list[int] = []
         self._parts: list[bytes] = []
-        self._cost = 0
-        self._ahead_cost = 0
+        self._cost = self._ahead_cost = 0
         self._sequence = -1  # on the wire, of the byte at `next`; -1 before anything came
         self.next = 0
         self.acknowledged = -1
