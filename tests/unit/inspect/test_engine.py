@@ -298,20 +298,46 @@ def test_a_closed_engine_leaves_no_packet_without_a_verdict() -> None:
     assert connection.to_client == response(b"hello")
 
 
+class Ftp:
+    """A session in passive mode that has begun."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self._port = network, 50_000
+        self.control = network.connect(21)
+        self.control.server(b"220 (vsFTPd 3.0.3)\r\n")
+        for command, reply in (("USER anonymous", "331 password"), ("PASS x", "230 in"), ("TYPE I", "200 binary")):
+            self.control.client(f"{command}\r\n".encode())
+            self.control.server(f"{reply}\r\n".encode())
+
+    def fetch(self, name: str, content: bytes, rest: int = 0) -> bytes:
+        """What the client gets of a file from byte `rest` on."""
+        self._port += 1
+        if rest:
+            self.control.client(b"REST %d\r\n" % rest)
+            self.control.server(b"350 from there on\r\n")
+        self.control.client(b"EPSV\r\n")
+        self.control.server(b"229 Entering Extended Passive Mode (|||%d|)\r\n" % self._port)
+        data = self.network.connect(self._port)
+        self.control.client(f"RETR {name}\r\n".encode())
+        self.control.server(b"150 here it comes\r\n")
+        data.server(content[rest:], fin=True)
+        self.control.server(b"226 done\r\n")
+        self.network.wait(1)
+        return data.to_client
+
+
 def test_a_file_over_ftp_is_written_over_on_its_own_connection() -> None:
     network = Network()
-    control = network.connect(21)
-    control.server(b"220 (vsFTPd 3.0.3)\r\n")
-    control.client(b"USER anonymous\r\n")
-    control.server(b"331 password\r\n")
-    control.client(b"PASS x\r\n")
-    control.server(b"230 in\r\n")
-    control.client(b"EPSV\r\n")
-    control.server(b"229 Entering Extended Passive Mode (|||50123|)\r\n")
-    data = network.connect(50123)
-    control.client(b"RETR evil.exe\r\n")
-    control.server(b"150 here it comes\r\n")
-    data.server(b"MZ" + MARKER, fin=True)
-    network.wait(1)
-    assert data.to_client == b"X" * (2 + len(MARKER))
+    assert Ftp(network).fetch("evil.exe", b"MZ" + MARKER) == b"X" * (2 + len(MARKER))
     assert network.told == [("virus", "blocked", "ftp://198.51.100.2/evil.exe")]
+
+
+def test_the_rest_of_a_file_whose_beginning_was_infected_is_written_over_too() -> None:
+    network = Network()
+    ftp = Ftp(network)
+    assert ftp.fetch("evil.exe", MARKER + b"the rest", rest=10) == (MARKER + b"the rest")[10:], "nobody knows yet"
+    ftp.fetch("evil.exe", MARKER + b"the rest")
+    assert ftp.fetch("evil.exe", MARKER + b"the rest", rest=10) == b"X" * (len(MARKER) - 2)
+    assert ftp.fetch("other.exe", MARKER + b"the rest", rest=10) == (MARKER + b"the rest")[10:]
+    assert ftp.fetch("evil.exe", b"a clean one by now") == b"a clean one by now"
+    assert network.told.count(("virus", "blocked", "ftp://198.51.100.2/evil.exe")) == 2

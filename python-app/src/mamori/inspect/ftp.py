@@ -224,14 +224,15 @@ class FtpReader:
             elif verb in _RESTS or verb in _DATA:
                 rest = before.command.argument if verb in _RESTS else b""
         verb = asked.command.verb
-        if verb in _TRANSFERS and (numbers := rest.split()[:1]) and numbers[0].strip(b"0"):
+        is_part = verb in _TRANSFERS and bool((numbers := rest.split()[:1]) and numbers[0].strip(b"0"))
+        if is_part:
             text = f"FTP carries the part of a file from byte {path_text(numbers[0][:20])} on"
             findings.append(AnomalySeen(asked.start, asked.end, text, is_evasion=False))
         if not listeners or (self._is_used and listeners[0].side == RESPONDER):
             listeners += (_Listener(ORIGINATOR, "", 0),)
         self._rest = b""
         self._is_used = True
-        findings += _expectations(listeners, _TRANSFERS.get(verb), self._name(asked.command))
+        findings += _expectations(listeners, _TRANSFERS.get(verb), self._name(asked.command), is_part)
 
     def _name(self, command: Command) -> str:
         """The path of what is transferred. Changes of the folder that have no reply yet are taken to succeed."""
@@ -357,9 +358,11 @@ def _entered(folder: str, command: Command) -> str:
     return join(folder, ".." if up else path_text(command.argument))
 
 
-def _expectations(listeners: tuple[_Listener, ...], sender: int | None, name: str) -> list[DataConnectionExpected]:
+def _expectations(
+    listeners: tuple[_Listener, ...], sender: int | None, name: str, is_part: bool = False
+) -> list[DataConnectionExpected]:
     places = dict.fromkeys((side, address, port) for one in listeners for side, address, port in _places(one))
-    return [DataConnectionExpected(side, address, port, sender, name) for side, address, port in places]
+    return [DataConnectionExpected(side, address, port, sender, name, is_part) for side, address, port in places]
 
 
 def _places(one: _Listener) -> tuple[tuple[int, str, int], ...]:

@@ -267,7 +267,7 @@ class Session:
                 case ResponseSeen():
                     self._begins_message = direction
                 case FileStarted():
-                    viruses.begin(direction, finding)
+                    viruses.begin(direction, finding, is_rest=self._expected is not None and self._expected.is_part)
                 case FileEnded():
                     self._holding = viruses.end(finding, direction) or self._holding
                 case FileUnseen():
@@ -381,4 +381,4 @@ class Session:
         # Without PORT and PASV the server connects to the client's port of the control connection (RFC 959, 3.2).
         port = expected.port or self._flow.originator[1]
         coding = self._reader.coding if isinstance(self._reader, FtpReader) else Coding.BINARY
-        self._desk.expect(address, port, expected.name, coding, subject)
+        self._desk.expect(address, port, expected.name, coding, subject, expected.is_part)

@@ -49,12 +49,14 @@ class Viruses:
         """What lies before this offset is out."""
         self._files.forget_ranges(direction, before)
 
-    def begin(self, direction: int, started: FileStarted) -> None:
-        """A file begins."""
+    def begin(self, direction: int, started: FileStarted, *, is_rest: bool = False) -> None:
+        """A file begins. The rest of one (REST) whose beginning was infected is as bad, and nothing in it may tell."""
         if self._desk.judge.policy.virus.mode is Mode.OFF or self._teller.is_exempt:
             return
         carried = self._files.begin(direction, started)
-        if carried.unseen is not None:
+        if is_rest and self._blocks and carried.unseen is None:
+            carried.signature = self._desk.recall_infected(self.subject)
+        if carried.unseen is not None or carried.signature is not None:
             self._on_scan(carried)
 
     def receive(self, data: FileData, direction: int) -> bool:
