@@ -8,8 +8,11 @@ import email.policy
 
 import pytest
 
+from mamori.inspect.commands import Accept
 from mamori.inspect.connection import SIGNATURE_BYTES
+from mamori.inspect.packet import ICMP, UDP
 from mamori.inspect.reassembly import AHEAD_BYTES
+from tests.support import packets
 from tests.support.conversation import CLIENT, MARKER, SERVER, SIGNATURE, Network
 from tests.support.hellos import python_hello
 
@@ -275,6 +278,25 @@ def test_a_protocol_that_is_not_read_is_decided_when_the_signature_engine_has_se
     assert {first, last} <= network.asked_signatures
     assert SIGNATURE_BYTES <= sent < SIGNATURE_BYTES + 10_000
     assert connection.client(b"more") not in network.asked_signatures
+
+
+@pytest.mark.parametrize("first", [GET, b"\x00not a protocol\xff" * 9], ids=["HTTP", "something else"])
+def test_a_host_that_the_owner_allows_is_no_business_of_the_signature_engine(first: bytes) -> None:
+    for allowed, is_asked in (("198.51.100.2", False), ("203.0.113.250", True)):
+        network = Network(f'[allow]\naddresses = ["{allowed}"]\n')
+        connection = network.connect()
+        connection.client(first)
+        connection.server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert bool(network.asked_signatures) is is_asked, allowed
+
+
+def test_datagrams_and_other_protocols_of_an_allowed_host_are_not_handed_on_either() -> None:
+    for allowed, is_asked in (("192.0.2.1", False), ("203.0.113.250", True)):
+        engine = Network(f'[allow]\naddresses = ["{allowed}"]\n').engine
+        for token, data in enumerate((packets.ipv4(packets.udp(b"x" * 20), UDP), packets.ipv4(packets.icmp(8, 0), ICMP))):
+            engine.receive(token, memoryview(data), 0, is_inside=True, mac=b"", now=100.0)
+        accepted = [command.wants_signatures for command in engine.take_commands() if isinstance(command, Accept)]
+        assert accepted == [is_asked, is_asked]
 
 
 def test_what_cannot_be_read_is_seen_by_the_signature_engine_still() -> None:

@@ -298,13 +298,17 @@ class Connection:
         """Whether the signature engine is to see so many bytes more."""
         wants = self._signature_bytes[direction] < SIGNATURE_BYTES
         self._signature_bytes[direction] += size
-        return wants
+        return wants and not self._is_exempt
+
+    @property
+    def _is_exempt(self) -> bool:
+        return self._desk.judge.exempts(self._flow.originator[0], self._flow.responder[0])
 
     def _decide(self, queued: Queued, packet: Packet, direction: int) -> None:
         """The session has seen enough, and so has, perhaps, the signature engine: then the kernel need not ask again."""
-        for direction in (ORIGINATOR, RESPONDER):
-            for held in self._holds[direction].take_all():
-                self._release_one(held, direction)
+        for side in (ORIGINATOR, RESPONDER):
+            for held in self._holds[side].take_all():
+                self._release_one(held, side)
         self._session.close()
         self._is_left = True
         self._leave(queued, packet, direction)
@@ -313,10 +317,11 @@ class Connection:
         """A connection that is not ours to read: what is encrypted says nothing to signatures either, all else may be attacked."""
         self._signature_bytes[direction] += len(packet.payload)
         is_opaque = self._session.protocol in _ENCRYPTED or self._desk.judge.policy.ips.mode is Mode.OFF
-        is_decided = is_opaque or sum(self._signature_bytes) >= SIGNATURE_BYTES
+        is_exempt = self._is_exempt
+        is_decided = is_opaque or is_exempt or sum(self._signature_bytes) >= SIGNATURE_BYTES
         if is_decided:
             self._flow.decide(PASSED)
-        self._accept(queued, is_decided=is_decided, wants_signatures=True)
+        self._accept(queued, is_decided=is_decided, wants_signatures=not is_exempt)
 
     # --- blocking ----------------------------------------------------------------------------------------------------------
 

@@ -74,7 +74,8 @@ class DatagramFlow:
             out.extend(map(Drop, queued.tokens))
         else:
             decided = self._flow.verdict is not None
-            out.extend(Accept(token, decided, not decided) for token in queued.tokens)
+            wants_signatures = not decided and not self._teller.is_exempt
+            out.extend(Accept(token, decided, wants_signatures) for token in queued.tokens)
 
     def _parse_dns(self, packet: Packet) -> Message | None:
         """None for what is no DNS: QUIC may come from, and go to, any port. The first such datagram ends the reading as DNS."""

@@ -126,7 +126,8 @@ class Engine:
             elif queued.is_inside and queued.mac and not inspector.parties.terminal_mac:
                 inspector.parties = replace(inspector.parties, terminal_mac=mac_text(queued.mac))
             if inspector is None:
-                self._desk.out.extend(Accept(token, False, True) for token in queued.tokens)
+                wants_signatures = not self._desk.judge.exempts(packet.source, packet.destination)
+                self._desk.out.extend(Accept(token, False, wants_signatures) for token in queued.tokens)
             else:
                 inspector.receive(queued, packet, direction)
         for ended in self._flows.take_ended():

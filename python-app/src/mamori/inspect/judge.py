@@ -96,12 +96,12 @@ class Judge:
         """What a payload or a port gave away."""
         return NOTHING if application is None else Judgement(self._matches((), application, False))
 
-    @property
-    def has_allowed_addresses(self) -> bool:
-        return bool(self._allowed_networks)
+    def exempts(self, one: bytes, other: bytes) -> bool:
+        """Whether the owner leaves one of two hosts (4 or 16 bytes each) alone: nothing of what passes between them is stopped."""
+        return bool(self._allowed_networks) and (self.allows_address(one) or self.allows_address(other))
 
     def allows_address(self, address: bytes) -> bool:
-        """Whether the owner exempts this host (4 or 16 bytes) from everything."""
+        """Whether this host (4 or 16 bytes) is on the owner's allow list."""
         return bool(self._allowed_networks) and _is_in(address, self._allowed_networks)
 
     def blocks_address(self, address: bytes) -> bool:

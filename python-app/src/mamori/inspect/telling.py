@@ -33,10 +33,7 @@ class Teller:
     @property
     def is_exempt(self) -> bool:
         """Whether the owner leaves one of the two hosts alone."""
-        judge = self._desk.judge
-        return judge.has_allowed_addresses and (
-            judge.allows_address(self._flow.originator[0]) or judge.allows_address(self._flow.responder[0])
-        )
+        return self._desk.judge.exempts(self._flow.originator[0], self._flow.responder[0])
 
     def is_news(self, key: str) -> bool:
         """Whether this was not told of this flow before; from now on it was."""
