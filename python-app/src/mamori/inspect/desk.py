@@ -12,6 +12,7 @@ from mamori.events.record import MAX_SUBJECT_CHARACTERS, Action, Event, Function
 from mamori.inspect.commands import Command, Tally, Tell
 from mamori.inspect.findings import Coding
 from mamori.inspect.judge import Judge
+from mamori.inspect.unread import Unread
 
 MAX_HELD_BYTES = 16 << 20
 """Packets that wait for a verdict on their file, of one engine: 250 super-packets. Beyond it the oldest is let go by the policy's
@@ -51,6 +52,10 @@ class ScanOwner(Protocol):
     def scanned(self, file: int, signature: str | None, unseen: str | None) -> None: ...
 
 
+class Owner(ScanOwner, Timed, Protocol):
+    """Both: a connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parties:
     """Who talks: the computer in the office and its peer. MAC "" where unknown; addresses are text."""
@@ -81,6 +86,7 @@ class Desk:
         self.wall_offset_s = wall_offset_s
         self.now = 0.0
         self.held_bytes = 0
+        self.unread = Unread()
         self.next_scan = 1
         self.scans: dict[int, tuple[ScanOwner, int]] = {}
         self._infected: OrderedDict[str, tuple[str, float]] = OrderedDict()

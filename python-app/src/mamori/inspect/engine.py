@@ -50,6 +50,11 @@ class Engine:
     def held_bytes(self) -> int:
         return self._desk.held_bytes
 
+    @property
+    def unread_bytes(self) -> int:
+        """What all readers keep of what is not whole yet."""
+        return self._desk.unread.held_bytes
+
     def set_judge(self, judge: Judge) -> None:
         """Another policy, other lists. What was decided stays; all that is still read is judged by the new one."""
         self._desk.judge = judge

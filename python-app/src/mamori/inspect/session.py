@@ -15,7 +15,7 @@ from typing import Any
 
 from mamori.events.record import Action, Function
 from mamori.inspect.blocking import TLS_ACCESS_DENIED, answer_infected, answer_request
-from mamori.inspect.desk import Desk, ExpectedData, Parties, ScanOwner, address_text
+from mamori.inspect.desk import Desk, ExpectedData, Owner, Parties, address_text
 from mamori.inspect.errors import ParseError
 from mamori.inspect.findings import (
     AnomalySeen,
@@ -67,12 +67,27 @@ _READERS: dict[Application, Callable[[tuple[int, int]], Reader]] = {
 _SERVER_FIRST = frozenset({Application.SMTP, Application.POP3, Application.IMAP, Application.FTP})
 
 
+TOO_MUCH_UNREAD = "too many connections are not whole"
+"""Why a connection is given up: see unread.py."""
+
+
 class Session:
     """See the module. `mss`: the longest segment that the client is sure to take."""
 
     __slots__ = (
-        *("_begins_message", "_block", "_desk", "_expected", "_flow", "_has_request", "_heads", "_holding", "_reader", "_starts"),
-        *("_teller", "_tunnels", "is_decided", "is_unreadable", "mss", "viruses"),
+        *(
+            "_begins_message",
+            "_block",
+            "_desk",
+            "_expected",
+            "_flow",
+            "_has_request",
+            "_heads",
+            "_holding",
+            "_kept_bytes",
+            "_owner",
+        ),
+        *("_reader", "_starts", "_teller", "_tunnels", "is_decided", "is_unreadable", "mss", "viruses"),
     )
 
     def __init__(
@@ -82,13 +97,15 @@ class Session:
         parties: Parties,
         holds: tuple[HoldQueue, HoldQueue],
         expected: ExpectedData | None,
-        owner: ScanOwner,
+        owner: Owner,
     ) -> None:
         self._desk = desk
         self._flow = flow
         self._teller = Teller(desk, flow, parties, "ftp-data" if expected is not None else "tcp")
         self.viruses = Viruses(desk, self._teller, holds, owner)
         self._expected = expected
+        self._owner = owner
+        self._kept_bytes = 0
         self._holding = self._has_request = False
         self._begins_message = -1
         self._tunnels = 0
@@ -140,6 +157,10 @@ class Session:
             self._reader = FtpDataReader(self._expected.name, direction, coding=self._expected.coding)
             self.viruses.subject = self._expected.subject
             self._feed(direction, data)
+        self._account()
+        unread = self._desk.unread
+        while (keeper := unread.next_victim()) is not None:
+            keeper.give_up()
         return self._holding
 
     def end(self, direction: int) -> bool:
@@ -150,6 +171,7 @@ class Session:
                 self._on_findings(self._reader.end(direction), direction)
             except ParseError as error:
                 self._on_parse_error(error)
+        self._account()
         return self._holding
 
     def restart(self, direction: int) -> None:
@@ -168,6 +190,27 @@ class Session:
         """No more is read."""
         self.viruses.close()
         self._reader = self._heads = None
+        self._account()
+
+    def give_up(self) -> None:
+        """Too much is kept for all connections together, and most of it here. HTTP is cut as where it cannot be read: else whoever
+        opens enough connections would pass unseen."""
+        if self.protocol == "http" and not self.is_over:
+            self.on_evasion(TOO_MUCH_UNREAD)
+        self._give_in(TOO_MUCH_UNREAD)
+        self._reader = self._heads = None
+        self._account()
+        self._desk.set_timer(self._desk.now, self._owner)  # what waits here need not
+
+    def _account(self) -> None:
+        """Say what is kept now."""
+        if self._reader is not None:
+            kept_bytes = self._reader.held_bytes
+        else:
+            kept_bytes = len(self._heads[ORIGINATOR]) + len(self._heads[RESPONDER]) if self._heads is not None else 0
+        if kept_bytes != self._kept_bytes:
+            self._desk.unread.change(self, self._kept_bytes, kept_bytes)
+            self._kept_bytes = kept_bytes
 
     def _begin(self, starts: tuple[int, int]) -> None:
         """Look at the bytes from these offsets on as at a new connection's."""

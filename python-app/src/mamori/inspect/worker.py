@@ -268,6 +268,7 @@ class _Worker:
             "at_monotonic_s": round(now, 3),
             "flows": self.engine.flows,
             "held_bytes": self.engine.held_bytes,
+            "unread_bytes": self.engine.unread_bytes,
             "memory_bytes": _resident_bytes(),
             "bugs": self._bugs,
             "handed_on": self._handed_on,
