@@ -210,8 +210,8 @@ def _begins_another(flow: Flow[Inspector, Verdict], packet: Packet, direction: i
         return begun and bool(packet.flags & ACK) and not packet.flags & RST
     if packet.flags & ACK and flow._syn == (1 - direction, (packet.acknowledgement - 1) & _MASK):
         return True
-    own = flow._streams[direction].begins_after(packet.sequence) if flow._streams else flow.state is State.OPENING
-    if own:
+    stream = flow._streams[direction] if flow._streams else None
+    if flow.state is State.OPENING if stream is None else not stream.has_begun or stream.begins_after(packet.sequence):
         return False
     if packet.flags & ACK:
         flow._answer = direction, packet.sequence, packet.acknowledgement
