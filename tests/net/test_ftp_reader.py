@@ -32,33 +32,12 @@ from mamori.inspect.ftp import FtpDataReader, FtpReader
 from mamori.inspect.ftp_data import data_sender
 from mamori.inspect.packet import ACK, FIN, SYN, TCP, Packet, parse_packet
 from mamori.inspect.reassembly import Closed, Data
+from tests.support.ftp_servers import CONTROL_PORT, start_ftp_server
 from tests.support.need import need
 from tests.support.packets import seeded
 from tests.support.wait import check_until, patience_s
 
-CONTROL_PORT = 21
 CONTENT = seeded(5).randbytes(300_000)
-CONFIG = """
-listen=NO
-listen_ipv6=YES
-background=NO
-anonymous_enable=YES
-local_enable=NO
-no_anon_password=YES
-anon_root={folder}/root
-secure_chroot_dir={folder}/empty
-write_enable=YES
-anon_upload_enable=YES
-anon_other_write_enable=YES
-anon_umask=022
-seccomp_sandbox=NO
-isolate=NO
-isolate_network=NO
-xferlog_enable=NO
-port_enable=YES
-connect_from_port_20=NO
-{more}
-"""
 
 
 @dataclass
@@ -175,24 +154,16 @@ class Lab:
 def start_lab(folder: Path, more: str = "") -> Iterator[Lab]:
     """vsftpd with a private configuration, tcpdump beside it."""
     need(os.geteuid() == 0, "network namespaces and vsftpd need root")
-    for tool, why in (("vsftpd", "is the server"), ("curl", "is a client"), ("tcpdump", "records the session")):
+    for tool, why in (("curl", "is a client"), ("tcpdump", "records the session")):
         need(tool, why)
-    (folder / "empty").mkdir()
-    (folder / "root" / "pub").mkdir(parents=True)
-    (folder / "root" / "in").mkdir()
-    (folder / "root" / "in").chmod(0o777)
-    (folder / "root" / "pub" / "a.bin").write_bytes(CONTENT)
-    (folder / "root" / "pub" / "見積書.xlsx").write_bytes(b"secret")
-    config, capture, log = folder / "vsftpd.conf", folder / "a.pcap", folder / "tcpdump.log"
-    config.write_text(CONFIG.format(folder=folder, more=more))
+    capture, log = folder / "a.pcap", folder / "tcpdump.log"
     with start_namespace(f"mamori-ftp-{os.getpid()}") as namespace:
-        inside = ["ip", "netns", "exec", namespace]
-        tcpdump = [*inside, "tcpdump", "-n", "-U", "-s", "70000", "-B", "32768", "-i", "lo", "-w", capture, "tcp"]
-        with start(tcpdump, explain="record", log=log), start([*inside, "vsftpd", config], explain="serve", log=folder / "log"):
+        tcpdump = ["tcpdump", "-n", "-U", "-s", "70000", "-B", "32768", "-i", "lo", "-w", capture, "tcp"]
+        recording = start(["ip", "netns", "exec", namespace, *tcpdump], explain="record", log=log)
+        with recording, start_ftp_server(folder, namespace, more) as server:
+            (server.pub / "a.bin").write_bytes(CONTENT)
+            (server.pub / "見積書.xlsx").write_bytes(b"secret")
             check_until("tcpdump listens", lambda: log.exists() and b"listening on" in log.read_bytes(), within_s=10)
-            check_until(
-                "vsftpd listens", lambda: b":21 " in run([*inside, "ss", "-ltn"], explain="look").stdout.encode(), within_s=10
-            )
             yield Lab(namespace, folder, capture)
 
 
