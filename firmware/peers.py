@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,9 @@ PACKAGES = (
 )
 
 _TAR = "peers.tar"
-_CAPABILITIES = ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "DAC_OVERRIDE")
-"""What a service manager has that starts a program as another user; and files of tests that belong to their user."""
+_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETUID", "SETGID", "SETPCAP", "DAC_OVERRIDE")
+"""What a service manager has that starts a program as another user; packets of an interface (Suricata inline); and files of
+tests that belong to their user."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ class Peers:
         command = ["ip", "netns", "exec", namespace, *self._sandbox(writes), "--", *argv]
         with start(command, explain=explain, log=log) as running:
             yield running
+
+    def wrapper(self, program: str, path: Path, *, writes: Sequence[Path]) -> Path:
+        """A script at `path` that is the program to whoever runs it."""
+        words = [*map(str, self._sandbox(writes)), "--", program]
+        path.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        path.chmod(0o755)
+        return path
 
     def _sandbox(self, writes: Sequence[Path]) -> list[Argument]:
         argv: list[Argument] = ["bwrap", "--die-with-parent", "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin"]

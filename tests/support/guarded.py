@@ -62,6 +62,15 @@ class Guarded:
         argv: list[Argument] = [sys.executable, "-m", "mamori.cli", "--root", self.device.root, *arguments]
         return run(["ip", "netns", "exec", self.lab.box, *argv], explain="ask the box", env=_ENVIRONMENT).stdout
 
+    def start(self, *arguments: Argument, explain: str, log: str) -> contextlib.AbstractContextManager[Running]:
+        """A service of the box that runs beside the others, as long as the block lasts; its words go to a file of the folder."""
+        argv = [*_command(self.lab, self.device, str(arguments[0])), *arguments[1:]]
+        return start(argv, explain=explain, env=_ENVIRONMENT, log=self.folder / log)
+
+    def status(self) -> dict[str, Any]:
+        """What `mamori status --json` prints."""
+        return json.loads(self.mamori("status", "--json"))
+
     def report(self) -> dict[str, Any]:
         return json.loads(self.device.inspect_report.read_bytes())
 

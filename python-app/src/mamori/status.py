@@ -53,6 +53,7 @@ def read_status(device: Device, now_s: float, monotonic_s: float) -> dict[str, A
         "secure_boot": read("secure_boot", lambda: _read_secure_boot(device)),
         "bridge": read("bridge", lambda: _read_bridge(device, release)),
         "inspect": read("inspect", lambda: _read_inspect(device, monotonic_s)),
+        "signatures": read("signatures", lambda: _read_signatures(device, monotonic_s)),
         "data": read("data", lambda: _read_data(device)),
         "uptime_s": read("uptime_s", lambda: _read_uptime(device)),
         "clock": read("clock", lambda: _clock_part(release, now_s)),
@@ -178,6 +179,21 @@ def _packets_part(packets: Any) -> dict[str, Any] | None:
         "scanner": scanners.pop() if len(scanners) == 1 else "mixed" if scanners else "unknown",
         "list_records": max((_number(worker, "policy", "list_records") for worker in workers), default=0),
         "policy_problem": str(packets.get("policy_problem") or ""),
+    }
+
+
+def _read_signatures(device: Device, monotonic_s: float) -> dict[str, Any]:
+    """What the keeper of the signature engine says; "absent" on a box that has none."""
+    if not device.signatures_report.exists():
+        return {"condition": "absent"}
+    report = read_report(device.signatures_report)
+    if not 0 <= monotonic_s - report["at_monotonic_s"] <= STALE_AFTER_S:
+        raise UnreadableError("its keeper does not run")
+    return {
+        "condition": str(report.get("condition")),
+        "is_preparing": bool(report.get("is_preparing")),
+        **{key: _number(report, key) for key in ("supplies", "rules", "refused", "alerts", "kills")},
+        "problem": str(report.get("problem") or ""),
     }
 
 

@@ -35,6 +35,7 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str, Tone]]:
         "secure_boot": ("secure boot", _secure_boot),
         "bridge": ("bridge", _bridge),
         "inspect": ("inspection", _inspect),
+        "signatures": ("signatures", _signatures),
         "data": ("data", _data),
         "uptime_s": ("uptime", _uptime),
         "clock": ("clock", _clock),
@@ -104,6 +105,20 @@ def _scanner(part: Mapping[str, Any]) -> tuple[str, Tone]:
     if part["scanner"] == "up":
         return "scanned", Tone.GOOD
     return f"only known hashes: the scanner is {part['scanner']}", Tone.POOR
+
+
+def _signatures(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    """One line; what a feed's author should know is in the events."""
+    if part["condition"] == "absent":
+        return "no signature engine on this box", Tone.POOR
+    if part["condition"] == "off":
+        return "off, as the policy says", Tone.PLAIN
+    text = f"the engine is {part['condition']}, {part['rules']} rules, {part['alerts']} alerts"
+    if part["is_preparing"]:
+        text += ", new rules are being tested"
+    if part["problem"]:
+        text += f"; the new rules were refused: {part['problem']}".replace("\n", " ")
+    return text, Tone.GOOD if part["condition"] == "up" and not part["problem"] else Tone.BAD
 
 
 def _data(part: Mapping[str, Any]) -> tuple[str, Tone]:

@@ -62,6 +62,7 @@ def test_a_healthy_appliance_says_all_of_this(device: Device, report) -> None:
             "ports": [{"name": "wan", "mac": "02:00:00:00:00:01", **port}, {"name": "lan", "mac": "02:00:00:00:00:02", **port}],
         },
         "inspect": {"running": True, "age_s": 1.5, "condition": "forwarding", "text": "br0 forwards", "packets": None},
+        "signatures": {"condition": "absent"},
         "uptime_s": 93784.51,
         "clock": {"now": 1_795_000_100, "build_time": 1_795_000_000, "sane": True},
         "unreadable": {},
@@ -173,7 +174,7 @@ def test_an_interface_that_is_down_has_no_carrier_to_tell(device: Device) -> Non
 def test_people_see_short_aligned_lines(device: Device, report, write: Write) -> None:
     write("sys/class/net/lan/carrier", "0")
     lines = render_status(status(device), colour=False).splitlines()
-    data = lines.pop(6)
+    data = lines.pop(7)
     assert data.startswith("data        ")
     assert " free of " in data
     assert lines == [
@@ -183,6 +184,7 @@ def test_people_see_short_aligned_lines(device: Device, report, write: Write) ->
         "secure boot on",
         "bridge      lan: no carrier",
         "inspection  running: br0 forwards",
+        "signatures  no signature engine on this box",
         "uptime      1 d 02:03:04",
         "clock       after the build time",
         "  wan       forwarding, 02:00:00:00:00:01, in 2.0 KiB, out 3.0 MiB",
@@ -220,8 +222,43 @@ def test_trouble_is_red_and_only_where_colour_is_wanted(device: Device, report, 
 
 def test_nothing_readable_is_still_a_status(tmp_path) -> None:
     found = read_status(Device(tmp_path), NOW, MONOTONIC)
-    assert set(found["unreadable"]) == set(found) - {"unreadable"}
+    assert set(found["unreadable"]) == set(found) - {"unreadable", "signatures"}
+    assert found["signatures"] == {"condition": "absent"}
     assert len(render_status(found, colour=False).splitlines()) == len(found) - 1
+
+
+KEPT = {
+    "at_monotonic_s": MONOTONIC - 1,
+    "condition": "up",
+    "is_preparing": False,
+    "supplies": 2,
+    "rules": 30_000,
+    "refused": 3,
+    "alerts": 4,
+    "kills": 0,
+    "problem": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says", "is_red"),
+    [
+        ({}, "the engine is up, 30000 rules, 4 alerts", False),
+        ({"is_preparing": True}, "the engine is up, 30000 rules, 4 alerts, new rules are being tested", False),
+        ({"condition": "away"}, "the engine is away, 30000 rules, 4 alerts", True),
+        ({"condition": "off"}, "off, as the policy says", False),
+        ({"problem": "line 1\nis bad"}, "the engine is up, 30000 rules, 4 alerts; the new rules were refused: line 1 is bad", True),
+        ({"at_monotonic_s": MONOTONIC - STALE_AFTER_S - 1}, "its keeper does not run", True),
+        ({"rules": "many", "alerts": None}, "the engine is up, 0 rules, 0 alerts", False),
+        ({"at_monotonic_s": None}, "/run/mamori/signatures/report.json: not a report", True),
+    ],
+)
+def test_signatures(device: Device, changed: dict, says: str, is_red: bool) -> None:
+    device.signatures_report.parent.mkdir(parents=True)
+    device.signatures_report.write_text(json.dumps(KEPT | changed))
+    (line,) = (line for line in render_status(status(device), colour=True).splitlines() if line.startswith("signatures"))
+    assert says in line
+    assert ("\x1b[31m" in line) == is_red
 
 
 WORKER = {

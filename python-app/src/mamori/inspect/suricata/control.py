@@ -58,7 +58,7 @@ class TrafficStats:
 
 @dataclass(frozen=True)
 class Listener:
-    """Whether a process listens, and its number; None while so many wait for its answer that no more get in: it has room for one."""
+    """Whether a process listens, and its number; None while others wait for its answer and nobody gets in: it has room for one."""
 
     listens: bool
     pid: int | None

@@ -31,7 +31,7 @@ from mamori.inspect.policy import Mode
 from mamori.inspect.policy_file import PolicyFile
 from mamori.inspect.report import read_report, write_report
 from mamori.inspect.suricata.config import Facts, Network, Paths, check_command, home_networks
-from mamori.inspect.suricata.control import ControlError, connect, find_listener
+from mamori.inspect.suricata.control import ControlError, SuricataControl, connect, find_listener
 from mamori.inspect.suricata.eve import EveReader, event_of, start_reader
 from mamori.inspect.suricata.health import Condition, Health, Look, judge_look
 from mamori.inspect.suricata.ruleset import reload
@@ -55,6 +55,9 @@ TEST_WITHIN_S = 600.0
 
 RETRY_S = 300.0
 """After a supply that did not come about for want of disk or memory."""
+
+UPTIME_ERROR_S = 2.0
+"""Suricata takes the difference of two times in whole seconds."""
 
 MAX_OWN_NETWORKS = 16
 """Prefixes that the bridge had since the start: old ones count for a while, as hosts keep old addresses (RFC 4862 §5.5.4)."""
@@ -113,7 +116,7 @@ class _Keeper:
         self._health = Health()
         self._pid: int | None = None
         self._changed_at = 0.0
-        self._alerts = self._kills = 0
+        self._alerts = self._kills = self._supplies = 0
         self._tick_at = self._look_at = self._networks_at = 0.0
         self._retry_at: float | None = None
         self._has_failed = False
@@ -168,6 +171,7 @@ class _Keeper:
 
     def _hear_job(self, job: _Job, now: float) -> None:
         self._has_failed = bool(job.failure)
+        self._supplies += 1
         if job.done.new_config or job.done.new_rules:
             self._changed_at = job.changed_at
         if job.failure:
@@ -203,8 +207,11 @@ class _Keeper:
     # --- health ------------------------------------------------------------------------------------------------------------
 
     def _watch(self, now: float) -> None:
-        before = self._health.condition
         listener = find_listener(self._paths.control)
+        if self._health.condition is not Condition.AWAY and listener.pid not in (None, self._pid):
+            self._health = Health()
+            self._tell("signatures-away", "the signature engine has ended; packets passed it by until another one ran")
+        before = self._health.condition
         self._pid = listener.pid or (self._pid if listener.listens else None)
         self._health = judge_look(self._health, self._look(listener.listens, now), now)
         condition = self._health.condition
@@ -229,13 +236,19 @@ class _Keeper:
         handed_on = self._handed_on()
         try:
             with connect(self._paths.control, within_s=LOOK_EVERY_S / 2) as control:
-                if self._health.condition is Condition.AWAY and now - control.uptime_s() < self._changed_at:
-                    # It began with the old files, and was not there yet to be told of the new ones.
-                    control.shut_down()
+                if self._health.condition is Condition.AWAY:
+                    self._check_files(control, now)
                 stats = control.traffic_stats()
         except ControlError:
             return Look(True, False, None, handed_on)
         return Look(True, True, stats.packets if stats is not None else None, handed_on)
+
+    def _check_files(self, control: SuricataControl, now: float) -> None:
+        """One that began with old files was not there yet to be told of the new ones, and is to begin again."""
+        began_at = now - control.uptime_s()
+        loaded = control.ruleset_stats().loaded
+        if began_at + UPTIME_ERROR_S < self._changed_at or (self._job is None and loaded != self._supplied.rules):
+            control.shut_down()
 
     def _handed_on(self) -> int:
         """Packets that the workers have handed on, as far as is known."""
@@ -260,6 +273,7 @@ class _Keeper:
             "at_monotonic_s": round(now, 3),
             "condition": "off" if is_off else self._health.condition.value,
             "is_preparing": self._job is not None,
+            "supplies": self._supplies,
             "rules": supplied.rules,
             "refused": supplied.refused,
             "made_of": supplied.counts,
