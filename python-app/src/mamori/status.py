@@ -147,7 +147,7 @@ def _read_inspect(device: Device, monotonic_s: float) -> dict[str, Any]:
         report = read_report(device.inspect_report)
     except UnreadableError as error:
         raise UnreadableError(f"not running ({error})") from None
-    age_s = monotonic_s - report["at_monotonic_s"]
+    age_s = _age_s(report, monotonic_s)
     return {
         "running": 0 <= age_s <= STALE_AFTER_S,
         "age_s": round(age_s, 1),
@@ -155,6 +155,12 @@ def _read_inspect(device: Device, monotonic_s: float) -> dict[str, Any]:
         "text": report.get("text"),
         "packets": _packets_part(report.get("packets")),
     }
+
+
+def _age_s(report: Mapping[str, Any], monotonic_s: float) -> float:
+    """How old a report is; one that came while we were reading others is new. Below zero it is of another clock."""
+    age_s = monotonic_s - float(report["at_monotonic_s"])
+    return 0.0 if -STALE_AFTER_S <= age_s <= 0 else age_s
 
 
 def _packets_part(packets: Any) -> dict[str, Any] | None:
@@ -187,7 +193,7 @@ def _read_signatures(device: Device, monotonic_s: float) -> dict[str, Any]:
     if not device.signatures_report.exists():
         return {"condition": "absent"}
     report = read_report(device.signatures_report)
-    if not 0 <= monotonic_s - report["at_monotonic_s"] <= STALE_AFTER_S:
+    if not 0 <= _age_s(report, monotonic_s) <= STALE_AFTER_S:
         raise UnreadableError("its keeper does not run")
     return {
         "condition": str(report.get("condition")),

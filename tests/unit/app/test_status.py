@@ -157,8 +157,14 @@ def test_a_silent_service_is_not_running_although_its_report_is_there(device: De
     assert status(device)["inspect"]["running"] is True
     report(STALE_AFTER_S + 0.1)
     assert status(device)["inspect"]["running"] is False
-    report(-1)
+    report(-STALE_AFTER_S - 0.1)
     assert status(device)["inspect"]["running"] is False, "from before a reboot, or of another clock"
+
+
+def test_a_report_that_comes_while_the_status_is_read_is_new(device: Device, report) -> None:
+    report(-1)
+    assert status(device)["inspect"]["running"] is True
+    assert status(device)["inspect"]["age_s"] == 0
 
 
 @pytest.mark.parametrize(("now", "sane"), [(1_795_000_000, True), (1_794_999_999, False), (0, False)])
