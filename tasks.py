@@ -73,14 +73,17 @@ def keys_init(_: Context) -> None:
     verbs.keys_init()
 
 
-@task(positional=["name"], help={"name": "what to measure: build, boot or inspect"})
+@task(
+    positional=["name"],
+    help={"name": "what to measure: build, boot or inspect", "quick": "one short round (inspect)", "json": "JSON"},
+)
 @guarded
-def bench(_: Context, name: str) -> None:
+def bench(_: Context, name: str, quick: bool = False, json: bool = False) -> None:
     """Measure, and write the numbers to out/bench/NAME.json."""
     from firmware import verbs
 
     _provide(Purpose.BUILD, Purpose.BOOT, Purpose.TEST)
-    verbs.bench(name=name)
+    verbs.bench(name=name, quick=quick, json=json)
 
 
 @task(help={"level": "repo, unit, fuzz, net, image, boot or long; comma separated", "k": "only tests whose name matches"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,31 @@ from mamori.formats.problems import MamoriError
 NAMES = ("build", "boot", "inspect")
 
 
-def run(name: str, workspace: Workspace) -> dict[str, Any]:
-    """Measure `name` and write the figures to out/bench/NAME.json; MamoriError when there is no such benchmark."""
+def run(name: str, workspace: Workspace, *, quick: bool = False) -> dict[str, Any]:
+    """Measure `name` and write the figures to out/bench/NAME.json; MamoriError when there is no such benchmark. `quick` takes less
+    time where it can."""
     if name not in NAMES:
         raise MamoriError(f"no such benchmark: {name}", f"there are {', '.join(NAMES)}")
     measured = {
         "benchmark": name,
         "version": read_source(workspace.root).version,
         "machine": _machine(),
-        "figures": _measure(name, workspace),
+        "figures": _measure(name, workspace, quick),
     }
     _write(workspace.out / "bench" / f"{name}.json", measured)
     return measured
 
 
-def _measure(name: str, workspace: Workspace) -> dict[str, Any]:
+def tables(measured: dict[str, Any]) -> Iterable[tuple[Sequence[str], Sequence[Sequence[object]]]]:
+    """Columns and rows of each table that people read; none for benchmarks that have only a few figures."""
+    if measured["benchmark"] != "inspect":
+        return ()
+    from firmware.bench_inspect import tables
+
+    return tables(measured["figures"])
+
+
+def _measure(name: str, workspace: Workspace, quick: bool) -> dict[str, Any]:
     if name == "build":
         from firmware.bench_build import bench_build
 
@@ -37,7 +48,7 @@ def _measure(name: str, workspace: Workspace) -> dict[str, Any]:
     if name == "inspect":
         from firmware.bench_inspect import bench_inspect
 
-        return bench_inspect(workspace)
+        return bench_inspect(workspace, quick=quick)
     from firmware.bench_boot import bench_boot
     from firmware.build import build_image
 

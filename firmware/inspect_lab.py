@@ -110,11 +110,11 @@ def _ip(namespace: str, *argv: str) -> None:
     run(["ip", "-n", namespace, *argv], explain="lay out a bridge in namespaces")
 
 
-def wait_until(running: Running, condition: Callable[[], bool]) -> None:
+def wait_until(running: Running, condition: Callable[[], bool], within_s: float = WITHIN_S) -> None:
     """MamoriError when it takes too long; ToolError when the program has ended."""
-    deadline = time.monotonic() + WITHIN_S
+    deadline = time.monotonic() + within_s
     while not condition():
         running.check()
         if time.monotonic() > deadline:
-            raise MamoriError(f"a program was not ready within {WITHIN_S:g} s")
+            raise MamoriError(f"a program was not ready within {within_s:g} s")
         time.sleep(0.02)

@@ -105,13 +105,18 @@ def lock(recipe: str = "lab") -> None:
     console.say(f"wrote {path.relative_to(ROOT)}")
 
 
-def bench(name: str) -> None:
+def bench(name: str, quick: bool = False, json: bool = False) -> None:
     """Measure, write the figures, and print them."""
     from firmware import benchmarks
 
     console = Console()
-    measured = benchmarks.run(name, Workspace(console))
-    console.json(measured)
+    measured = benchmarks.run(name, Workspace(console), quick=quick)
+    tables = () if json else tuple(benchmarks.tables(measured))
+    if not tables:
+        console.json(measured)
+    for columns, rows in tables:
+        console.table(columns, rows)
+        console.say("")
 
 
 def clean(everything: bool = False) -> None:
