@@ -35,16 +35,22 @@ def test_clamd_that_is_up_is_asked_every_minute() -> None:
     assert up(10.0).health == health.Health(Condition.UP, 10.0, "", VERSION, "Database.1")
 
 
-def test_clamd_that_is_down_is_probed_less_and_less_often() -> None:
-    breaker, waits = up(), []
-    for _ in range(8):
-        breaker = health.failed(health.begin_probe(breaker, 100.0), "gone", 100.0)
-        waits.append(breaker.probe_at - 100.0)
-    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
-    assert breaker.health == health.Health(Condition.DOWN, 100.0, "gone", VERSION, "Database.1")
+def test_clamd_that_is_down_is_probed_every_second_however_long() -> None:
+    breaker = up()
+    for now in range(100, 200):
+        breaker = health.failed(health.begin_probe(breaker, now), "gone", now)
+        assert breaker.probe_at == now + 1
+    assert breaker.health == health.Health(Condition.DOWN, 100, "gone", VERSION, "Database.1")
     assert not breaker.health.is_usable
-    again = health.failed(health.probe_answered(breaker, VERSION, "Database.1", 200.0), "gone", 300.0)
-    assert again.probe_at == 301.0
+
+
+def test_a_probe_of_clamd_that_hangs_stays_open_and_its_answer_counts() -> None:
+    breaker = health.hung(health.begin_probe(up(), 60.0), 62.0)
+    assert breaker.health == health.Health(Condition.DOWN, 62.0, "clamd does not answer", VERSION, "Database.1")
+    assert breaker.probe_at == math.inf, "no other one beside it"
+    back = health.probe_answered(breaker, VERSION, "Database.1", 75.0)
+    assert (back.health.condition, back.health.since) == (Condition.UP, 75.0)
+    assert back.generation != breaker.generation
 
 
 def test_it_is_down_since_the_first_failure() -> None:

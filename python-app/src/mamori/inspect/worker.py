@@ -258,6 +258,7 @@ class _Worker:
             time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text, category=f"scanner-{condition}"
         )
         self._sender.send(event)
+        self._report_at = 0.0  # at once: what is reported would be wrong until it is due
 
     def _report(self, now: float) -> None:
         """For the supervisor and `mamori status`: that we live, and how. See lifeline.py."""

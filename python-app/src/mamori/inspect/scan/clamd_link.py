@@ -61,7 +61,11 @@ class ClamdLink:
 
     def on_timer(self, waits_since: float | None, now: float) -> None:
         if self._probe is not None and now >= self._probe.deadline:
-            self._go_down("clamd does not answer", now)
+            if self.health.is_usable:
+                self._probe.deadline = now + health.HUNG_S
+                self._update(health.hung(self._breaker, now))
+            else:
+                self._go_down("clamd does not answer", now)
         if waits_since is not None and now >= health.suspect_at(self._breaker, waits_since):
             self.suspect(now)
         if now >= self._breaker.probe_at:
@@ -85,7 +89,8 @@ class ClamdLink:
             return
         version = heard.heard_version() if heard else None
         content = DATABASE_PROBE if heard else None
-        deadline = now + (health.STREAM_TIMEOUT_S if heard else health.VERSION_TIMEOUT_S)
+        answer_s = health.STREAM_TIMEOUT_S if heard else health.VERSION_TIMEOUT_S
+        deadline = now + (answer_s if self.health.is_usable else health.HUNG_S)
         try:
             self._probe = ProbeConnection(self._path, content, version, deadline)
         except OSError as error:

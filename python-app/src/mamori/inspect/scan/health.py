@@ -4,7 +4,9 @@ A probe has two steps. VERSION is answered by clamd's main thread at once, so si
 scanned, which waits its turn behind other scans: it shows that scanning works, and which database does it. Both are asked when a
 minute has passed, and as soon as somebody waits for long.
 
-While clamd is down nobody is sent to it but the probe, at growing intervals.
+While clamd is down nobody is sent to it but the probe. One that has ended refuses the connection, which costs nothing, so it is
+tried again at once every second: each second more would be one in which viruses pass. One that hangs keeps the connection, and
+answers on it as soon as it goes on; another would only wait behind that in its queue.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from mamori.inspect.scan.clamd import Version
 PROBE_EVERY_S = 60.0
 SUSPECT_AFTER_S = 2.0
 """Nearly every file is scanned in a tenth of this, and packets are held for 5 s: time for a probe to tell why it takes so long."""
-FIRST_RETRY_S = 1.0
-LAST_RETRY_S = 30.0
-"""clamd loads its databases in 10 to 30 s after a start."""
+RETRY_S = 1.0
+"""After a failure. clamd listens as soon as it has loaded its databases, 10 to 30 s after a start."""
+HUNG_S = 30.0
+"""How long a question to a clamd that hangs is left open, before it is taken for lost and asked again."""
 VERSION_TIMEOUT_S = 2.0
 STREAM_TIMEOUT_S = 15.0
 """Longer than MaxScanTime in clamd.conf: all threads may be at work on archives without being stuck."""
@@ -58,7 +61,6 @@ class Breaker:
 
     health: Health
     probe_at: float
-    retry_s: float = FIRST_RETRY_S
     generation: int = 0
     probed_at: float = float("-inf")
 
@@ -87,21 +89,24 @@ def probe_answered(breaker: Breaker, version: Version, database: str, now: float
         breaker,
         health=Health(Condition.UP, since, "", version, database),
         probe_at=now + PROBE_EVERY_S,
-        retry_s=FIRST_RETRY_S,
         generation=breaker.generation + (not is_same),
     )
 
 
 def failed(breaker: Breaker, reason: str, now: float) -> Breaker:
-    """Connecting or a probe failed: down, and the next probe is due later than last time."""
+    """Connecting or a probe failed: down, and the next probe is due soon."""
+    return replace(_down(breaker, reason, now), probe_at=now + RETRY_S)
+
+
+def hung(breaker: Breaker, now: float) -> Breaker:
+    """A probe was not answered in time: down, and the probe goes on waiting."""
+    return _down(breaker, "clamd does not answer", now)
+
+
+def _down(breaker: Breaker, reason: str, now: float) -> Breaker:
     old = breaker.health
     since = old.since if old.condition is Condition.DOWN else now
-    return replace(
-        breaker,
-        health=Health(Condition.DOWN, since, reason, old.version, old.database),
-        probe_at=now + breaker.retry_s,
-        retry_s=min(LAST_RETRY_S, breaker.retry_s * 2),
-    )
+    return replace(breaker, health=Health(Condition.DOWN, since, reason, old.version, old.database))
 
 
 def suspect_at(breaker: Breaker, waits_since: float) -> float:
