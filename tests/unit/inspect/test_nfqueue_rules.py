@@ -53,8 +53,12 @@ table inet mamori_known_bad {
   set bad6 { type ipv6_addr; flags interval; }
   set allowed4 { type ipv4_addr; flags interval; }
   set allowed6 { type ipv6_addr; flags interval; }
+  set noted4 { type ipv4_addr; flags interval; }
+  set noted6 { type ipv6_addr; flags interval; }
   counter from_bad { }
   counter to_bad { }
+  counter from_noted { }
+  counter to_noted { }
   chain prerouting { type filter hook prerouting priority raw - 10; policy accept; }
 }
 flush chain inet mamori_known_bad prerouting
@@ -66,6 +70,10 @@ add rule inet mamori_known_bad prerouting ip saddr @bad4 counter name from_bad d
 add rule inet mamori_known_bad prerouting ip daddr @bad4 counter name to_bad drop
 add rule inet mamori_known_bad prerouting ip6 saddr @bad6 counter name from_bad drop
 add rule inet mamori_known_bad prerouting ip6 daddr @bad6 counter name to_bad drop
+add rule inet mamori_known_bad prerouting ip saddr @noted4 counter name from_noted
+add rule inet mamori_known_bad prerouting ip daddr @noted4 counter name to_noted
+add rule inet mamori_known_bad prerouting ip6 saddr @noted6 counter name from_noted
+add rule inet mamori_known_bad prerouting ip6 daddr @noted6 counter name to_noted
 flush set inet mamori_known_bad bad4
 add element inet mamori_known_bad bad4 {
   192.0.2.0/24,
@@ -79,6 +87,11 @@ add element inet mamori_known_bad allowed4 {
   192.0.2.9/32,
 }
 flush set inet mamori_known_bad allowed6
+flush set inet mamori_known_bad noted4
+flush set inet mamori_known_bad noted6
+add element inet mamori_known_bad noted6 {
+  2001:db8:1::/48,
+}
 """
 
 
@@ -118,9 +131,9 @@ def test_without_inspection_there_is_no_queue_and_everything_passes() -> None:
     assert render_no_rules() == NOTHING
 
 
-def test_known_bad_networks_are_sets_and_an_allowed_address_is_asked_for_first() -> None:
+def test_known_bad_and_noted_networks_are_sets_and_an_allowed_address_is_asked_for_first() -> None:
     bad: list[IPv4Network | IPv6Network] = [IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8::/32")]
-    assert render_known_bad(bad, [IPv4Network("192.0.2.9")]) == KNOWN_BAD
+    assert render_known_bad(bad, [IPv4Network("192.0.2.9")], [IPv6Network("2001:db8:1::/48")]) == KNOWN_BAD
 
 
 def test_networks_that_overlap_touch_or_repeat_become_one() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mamori.inspect.netfilter import parse_networks
 from mamori.inspect.policy import Mode
 from mamori.inspect.sources import JudgeSource
 from tests.support.need import need
@@ -128,9 +127,3 @@ def test_lists_that_are_damaged_are_told_and_change_nothing(source: JudgeSource,
     assert source.reload() is None
     assert len(said) == 1
     assert said[0].startswith("lists: ")
-
-
-def test_a_feed_of_networks_is_read_line_by_line() -> None:
-    networks, bad = parse_networks("192.0.2.0/24 # test\n\n; comment\n198.51.100.7/24\n2001:db8::/32\nnonsense\n")
-    assert list(map(str, networks)) == ["192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32"]
-    assert bad == 1

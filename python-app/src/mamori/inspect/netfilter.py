@@ -7,12 +7,13 @@ what was there, and is told.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Callable, Iterable
+from ipaddress import ip_network
 from pathlib import Path
 
 from mamori.events.record import MAX_SUBJECT_CHARACTERS, Action, Event, Function, Heading
 from mamori.formats.problems import MamoriError
+from mamori.inspect.address_feeds import Network, read_networks
 from mamori.inspect.errors import ParseError
 from mamori.inspect.nfqueue.limits import COUNTERS, NOTES, TABLE, parse_counters, parse_noted, render_limits
 from mamori.inspect.nfqueue.rules import SETS_TABLE, Family, QueueRules, render_known_bad, render_queue_rules
@@ -23,28 +24,12 @@ from mamori.process import run_tool
 COUNTERS_EVERY_S = 60.0
 """A flood is one piece of news in a minute, with its packets counted."""
 
-MAX_FEED_BYTES = 16 << 20
-"""A feed of half a million networks; nft takes a minute for more, and a box of 2 GiB has other use for the memory."""
-
 MAX_NAMED = 10
 """Sources that one event names."""
 
 _FLOODS = {"syn_flood": "flooding", "udp_flood": "flooding", "icmp_flood": "flooding", "port_scan": "scanning", "sweep": "scanning"}
 
-Network = IPv4Network | IPv6Network
-
-
-def parse_networks(text: str) -> tuple[list[Network], int]:
-    """A feed of bad networks: one address or network on a line, `#` and `;` begin a comment; and how many lines are none."""
-    networks, bad = [], 0
-    for line in text.splitlines():
-        word = line.partition("#")[0].partition(";")[0].strip()
-        if word:
-            try:
-                networks.append(ip_network(word, strict=False))
-            except ValueError:
-                bad += 1
-    return networks, bad
+_SETS = ("from_bad", "to_bad", "from_noted", "to_noted")
 
 
 def load_queue_rules(rules: QueueRules) -> None:
@@ -67,31 +52,39 @@ class Netfilter:
 
     def apply(self, policy: Policy) -> None:
         """Load what has changed; cheap when nothing has."""
-        feeds = _read_feeds(self._feeds) if policy.addresses.mode is Mode.BLOCK else ()
-        wanted = (policy.ips.floods, policy.addresses.mode, policy.block.addresses, policy.allow.addresses, feeds)
+        mode = policy.addresses.mode
+        feeds = _find_feeds(self._feeds) if mode is not Mode.OFF else ()
+        wanted = (policy.ips.floods, mode, policy.block.addresses, policy.allow.addresses, feeds)
         if wanted == self._seen:
             return
         self._seen = wanted
         self._logs_only = policy.ips.floods is Mode.LOG
-        bad = list(map(ip_network, policy.block.addresses))
-        for path, _ in feeds:
+        own, listed = list(map(ip_network, policy.block.addresses)), self._read(path for path, _ in feeds)
+        bad, noted = ([*own, *listed], []) if mode is Mode.BLOCK else (own, listed)
+        self._load("known-bad addresses", render_known_bad(bad, map(ip_network, policy.allow.addresses), noted))
+        self._load("limits on floods and scans", render_limits(policy.ips.floods))
+
+    def _read(self, feeds: Iterable[Path]) -> list[Network]:
+        networks: list[Network] = []
+        for path in feeds:
             try:
-                networks, wrong = parse_networks(path.read_bytes()[:MAX_FEED_BYTES].decode(errors="replace"))
+                found, wrong = read_networks(path)
             except OSError as error:
                 self._complain(f"{path}: cannot be read: {error.strerror}")
-                continue
-            if wrong:
-                self._complain(f"{path}: {wrong} lines are no networks")
-            bad += networks
-        self._load("known-bad addresses", render_known_bad(bad, map(ip_network, policy.allow.addresses)))
-        self._load("limits on floods and scans", render_limits(policy.ips.floods))
+            except MamoriError as error:
+                self._complain(str(error))
+            else:
+                networks += found
+                if wrong:
+                    self._complain(f"{path}: {wrong} lines are no networks that may be blocked")
+        return networks
 
     def tick(self, now: float) -> None:
         """Tell what the counters say, once a minute."""
         if now < self._counters_at:
             return
         self._counters_at = now + COUNTERS_EVERY_S
-        for table, names in ((TABLE, COUNTERS), (SETS_TABLE, ("from_bad", "to_bad"))):
+        for table, names in ((TABLE, COUNTERS), (SETS_TABLE, _SETS)):
             try:
                 text = run_tool(("nft", "-j", "list", "counters", "table", "inet", table), explain="read the counters").decode()
                 counters = parse_counters(text)
@@ -104,14 +97,15 @@ class Netfilter:
                 grown = packets - self._counters.get(name, 0) if packets >= self._counters.get(name, 0) else packets
                 self._counters[name] = packets
                 if grown:
-                    self._tell_drops(name, grown)
+                    self._tell_counted(name, grown)
 
-    def _tell_drops(self, name: str, packets: int) -> None:
-        function = Function.ADDRESS if name.endswith("_bad") else Function.IPS
+    def _tell_counted(self, name: str, packets: int) -> None:
+        function = Function.ADDRESS if name in _SETS else Function.IPS
         sources = self._sources(_FLOODS[name]) if name in _FLOODS else ""
         what = name.replace("_", " ")
         text = f"{what}: {packets} packets"
-        action = Action.LOGGED if self._logs_only and name in _FLOODS else Action.BLOCKED
+        has_passed = self._logs_only if name in COUNTERS else name.endswith("_noted")
+        action = Action.LOGGED if has_passed else Action.BLOCKED
         self._tell(
             Event(time.time(), function, action, Heading.NONE, "", "", "", 0, "", text, what, name.replace("_", "-"), sources)
         )
@@ -143,7 +137,7 @@ class Netfilter:
             self._log(4, str(error))
 
 
-def _read_feeds(folder: Path) -> tuple[tuple[Path, Identity], ...]:
+def _find_feeds(folder: Path) -> tuple[tuple[Path, Identity], ...]:
     """The feeds that are there, with what shows a change. A pipe would wait for ever for somebody to write."""
     found = []
     for path in sorted(folder.glob("*.txt")):

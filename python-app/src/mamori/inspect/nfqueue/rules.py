@@ -33,6 +33,8 @@ worker goes on, sees the mark on each packet of such a connection, and accepts w
 SURICATA_QUEUE = 16
 """Behind the queues of all workers that a box has: one for each processor."""
 
+Network = IPv4Network | IPv6Network
+
 CHAIN = "MAMORI"
 SETS_TABLE = "mamori_known_bad"
 
@@ -119,23 +121,28 @@ def render_no_rules() -> str:
     return f"*filter\n:FORWARD ACCEPT\n:{CHAIN} -\n-F FORWARD\nCOMMIT\n*mangle\n:POSTROUTING ACCEPT\n-F POSTROUTING\nCOMMIT\n"
 
 
-def render_known_bad(bad: Iterable[IPv4Network | IPv6Network], allowed: Iterable[IPv4Network | IPv6Network] = ()) -> str:
-    """Input of `nft -f`: drop what comes from or goes to a bad address, unless either end is allowed.
+def render_known_bad(bad: Iterable[Network], allowed: Iterable[Network] = (), noted: Iterable[Network] = ()) -> str:
+    """Input of `nft -f`: drop what comes from or goes to a bad address, unless either end is allowed; count what comes from or goes
+    to a noted one, and let it pass.
 
-    The new addresses take the place of the old ones in one transaction. Drops are counted in the named counters `from_bad`
-    and `to_bad`, which go on. It is done before connection tracking, so that a flood from a bad address costs no memory.
+    The new addresses take the place of the old ones in one transaction. Packets are counted in the named counters `from_bad`,
+    `to_bad`, `from_noted`, `to_noted`, which go on. It is done before connection tracking, so that a flood from a bad address
+    costs no memory.
     """
-    named = (("bad", tuple(bad)), ("allowed", tuple(allowed)))
+    named = (("bad", tuple(bad)), ("allowed", tuple(allowed)), ("noted", tuple(noted)))
     lines = [f"table inet {SETS_TABLE} {{"]
     for name, _ in named:
         lines += [f"  set {name}{digit} {{ type {kind}; flags interval; }}" for digit, kind in ((4, "ipv4_addr"), (6, "ipv6_addr"))]
-    lines += ["  counter from_bad { }", "  counter to_bad { }"]
+    lines += [f"  counter {end}_{name} {{ }}" for name in ("bad", "noted") for end in ("from", "to")]
     lines += ["  chain prerouting { type filter hook prerouting priority raw - 10; policy accept; }", "}"]
     lines += [f"flush chain inet {SETS_TABLE} prerouting"]
-    ends, families = (("saddr", "from_bad"), ("daddr", "to_bad")), (("ip", 4), ("ip6", 6))
+    ends, families = (("saddr", "from"), ("daddr", "to")), (("ip", 4), ("ip6", 6))
     rule = f"add rule inet {SETS_TABLE} prerouting"
     lines += [f"{rule} {ip} {end} @allowed{digit} accept" for ip, digit in families for end, _ in ends]
-    lines += [f"{rule} {ip} {end} @bad{digit} counter name {counter} drop" for ip, digit in families for end, counter in ends]
+    for name, verdict in (("bad", " drop"), ("noted", "")):
+        lines += [
+            f"{rule} {ip} {end} @{name}{digit} counter name {word}_{name}{verdict}" for ip, digit in families for end, word in ends
+        ]
     for name, networks in named:
         # Collapsed, because nft refuses intervals that overlap.
         ipv4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
@@ -151,7 +158,7 @@ def _queues(rules: QueueRules) -> str:
     return f"{numbers} --queue-bypass" if rules.fail_open else numbers
 
 
-def _render_elements(name: str, networks: Iterable[IPv4Network | IPv6Network]) -> list[str]:
+def _render_elements(name: str, networks: Iterable[Network]) -> list[str]:
     elements = [str(network) for network in networks]
     blocks = [", ".join(elements[at : at + _BLOCK_ELEMENTS]) for at in range(0, len(elements), _BLOCK_ELEMENTS)]
     add = [f"add element inet {SETS_TABLE} {name} {{", *(f"  {block}," for block in blocks), "}"] if elements else []
