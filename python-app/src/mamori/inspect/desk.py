@@ -40,6 +40,12 @@ PASSED = "passed"
 """A flow's final verdict."""
 
 
+MAX_TEXTS = 8192
+"""Addresses whose text is remembered: an office's, and what it talks to at one time."""
+
+IP_BYTES = (4, 16)
+
+
 class Timed(Protocol):
     """Who wants to be called when its time has come."""
 
@@ -92,6 +98,7 @@ class Desk:
         self._infected: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._expected: OrderedDict[tuple[bytes, int], ExpectedData] = OrderedDict()
         self._reasons: dict[str, float] = {}
+        self._texts: dict[bytes, str] = {}
         self._timers: list[tuple[float, int, Timed]] = []
         self._timer_number = 0
 
@@ -136,6 +143,15 @@ class Desk:
     ) -> None:
         """For the statistics."""
         self.out.append(Tally(function, unit, parties.terminal_mac, parties.terminal, category, scanned, blocked))
+
+    def text_of(self, address: bytes) -> str:
+        """An IP or MAC address, the same string for all flows that it has: 200 bytes of each flow less."""
+        text = self._texts.get(address)
+        if text is None:
+            if len(self._texts) >= MAX_TEXTS:
+                self._texts.clear()
+            text = self._texts[address] = address_text(address) if len(address) in IP_BYTES else mac_text(address)
+        return text
 
     def set_timer(self, at: float, timed: Timed) -> None:
         """Call `timed.on_timer` then. A timer cannot be taken back; who is called too early looks at the time."""

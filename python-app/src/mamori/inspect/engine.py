@@ -17,7 +17,7 @@ from mamori.events.record import Action, Function, Heading
 from mamori.inspect.commands import Accept, Command, Drop
 from mamori.inspect.connection import Connection
 from mamori.inspect.datagrams import DatagramFlow
-from mamori.inspect.desk import Desk, Parties, address_text, mac_text
+from mamori.inspect.desk import Desk, Parties
 from mamori.inspect.flow import MAX_FLOWS, ORIGINATOR, Flow, FlowTable
 from mamori.inspect.fragments import Discarded, FragmentTable
 from mamori.inspect.hold import Queued
@@ -129,7 +129,7 @@ class Engine:
             if inspector is None:
                 inspector = self._open(flow, queued, packet, direction)
             elif queued.is_inside and queued.mac and not inspector.parties.terminal_mac:
-                inspector.parties = replace(inspector.parties, terminal_mac=mac_text(queued.mac))
+                inspector.parties = replace(inspector.parties, terminal_mac=self._desk.text_of(queued.mac))
             if inspector is None:
                 wants_signatures = not self._desk.judge.exempts(packet.source, packet.destination)
                 self._desk.out.extend(Accept(token, False, wants_signatures) for token in queued.tokens)
@@ -150,9 +150,9 @@ class Engine:
         inner, outer = (flow.originator, flow.responder) if originator_inside else (flow.responder, flow.originator)
         parties = Parties(
             Heading.OUTBOUND if originator_inside else Heading.INBOUND,
-            mac_text(queued.mac) if queued.is_inside else "",
-            address_text(inner[0]),
-            address_text(outer[0]),
+            self._desk.text_of(queued.mac) if queued.is_inside else "",
+            self._desk.text_of(inner[0]),
+            self._desk.text_of(outer[0]),
             outer[1],
         )
         inspector: Connection | DatagramFlow

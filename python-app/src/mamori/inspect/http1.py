@@ -15,7 +15,6 @@ uses what came before the break, so `receive` first gives the events up to it an
 from __future__ import annotations
 
 import re
-from collections import deque
 from contextlib import suppress
 
 from mamori.inspect.http1_body import NO_BODY, ToEnd, choose_framing
@@ -158,7 +157,7 @@ class ResponseReader:
 
     def __init__(self) -> None:
         self._messages = MessageStream()
-        self._waiting: deque[RequestReceived] = deque()
+        self._waiting: list[RequestReceived] = []  # not a deque: see HoldQueue
         self._seen_any = self._had_slop = False
         self._passed_over = 0  # unexpected bytes since the last response
 
@@ -295,7 +294,7 @@ class ResponseReader:
             events.append(AnomalyFound(start, end, Anomaly.UNSOLICITED))
             request = None
         else:
-            request = self._waiting[0] if interim else self._waiting.popleft()
+            request = self._waiting[0] if interim else self._waiting.pop(0)
         self._seen_any, self._passed_over = True, 0
         span = parse_content_range(fields.get("content-range"))
         response = ResponseReceived(start, end, line.version, line.status, line.reason, fields, request, span)

@@ -15,7 +15,7 @@ from typing import Any
 
 from mamori.events.record import Action, Function
 from mamori.inspect.blocking import TLS_ACCESS_DENIED, answer_infected, answer_request
-from mamori.inspect.desk import Desk, ExpectedData, Owner, Parties, address_text
+from mamori.inspect.desk import Desk, ExpectedData, Owner, Parties
 from mamori.inspect.errors import ParseError
 from mamori.inspect.findings import (
     AnomalySeen,
@@ -113,7 +113,7 @@ class Session:
         self.is_decided = self.is_unreadable = False
         self.mss = DEFAULT_MSS
         self._reader: Reader | None = None
-        self._heads: tuple[bytearray, bytearray] | None = None
+        self._heads: tuple[bytes, bytes] | None = None
         self._starts = (0, 0)
         self._begin((0, 0))
 
@@ -215,12 +215,13 @@ class Session:
     def _begin(self, starts: tuple[int, int]) -> None:
         """Look at the bytes from these offsets on as at a new connection's."""
         self._starts = starts
-        self._reader, self._heads = None, None if self._expected is not None else (bytearray(), bytearray())
+        self._reader, self._heads = None, None if self._expected is not None else (b"", b"")
 
-    def _sniff(self, heads: tuple[bytearray, bytearray], direction: int, data: bytes) -> None:
-        heads[direction].extend(data)
-        application = sniff(bytes(heads[ORIGINATOR][:MAX_SNIFF_BYTES]), bytes(heads[RESPONDER][:MAX_SNIFF_BYTES]))
+    def _sniff(self, heads: tuple[bytes, bytes], direction: int, data: bytes) -> None:
+        heads = (heads[0] + data, heads[1]) if direction == ORIGINATOR else (heads[0], heads[1] + data)
+        application = sniff(heads[ORIGINATOR][:MAX_SNIFF_BYTES], heads[RESPONDER][:MAX_SNIFF_BYTES])
         if application is None:
+            self._heads = heads
             return
         self._heads = None
         make = _READERS.get(application)
@@ -229,18 +230,18 @@ class Session:
         elif self._flow.responder[1] == DNS_PORT:
             make, self._teller.protocol = DnsConnectionReader, "dns"
         if make is None:
-            self._judge_opaque(bytes(heads[ORIGINATOR]), bytes(heads[RESPONDER]))
+            self._judge_opaque(heads[ORIGINATOR], heads[RESPONDER])
             return
         if make is HttpReader:
             address, port = self._flow.responder
-            make = partial(HttpReader, server=(address_text(address), port))
+            make = partial(HttpReader, server=(self._desk.text_of(address), port))
         reader = self._reader = make(self._starts)
         for side in (RESPONDER, ORIGINATOR) if application in _SERVER_FIRST else (ORIGINATOR, RESPONDER):
             if heads[side] and not self.is_over:
                 if self._reader is reader:
-                    self._feed(side, bytes(heads[side]))
+                    self._feed(side, heads[side])
                 else:
-                    self._feed_opaque(side, bytes(heads[side]))
+                    self._feed_opaque(side, heads[side])
 
     def _feed(self, direction: int, data: bytes) -> None:
         reader = self._reader
@@ -343,6 +344,7 @@ class Session:
             if signature is not None:
                 why = "it was infected when it was fetched before"
                 desk.tell(self.parties, Function.VIRUS, Action.BLOCKED, "http", address, category=signature, detail=why)
+                desk.tally(self.parties, Function.VIRUS, "file", signature, 1, 1)
                 self._refuse(answer_infected(request, signature, contact))
                 return
         for url in request.urls:
