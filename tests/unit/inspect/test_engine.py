@@ -8,6 +8,7 @@ import email.policy
 
 import pytest
 
+from mamori.events.record import Function
 from mamori.inspect.commands import Accept
 from mamori.inspect.connection import SIGNATURE_BYTES
 from mamori.inspect.packet import ICMP, UDP
@@ -135,6 +136,8 @@ def test_an_infected_download_is_cut_and_its_retry_gets_a_page() -> None:
     assert SIGNATURE.encode() in again.to_client
     assert again.to_server == b""
     assert network.told == [("virus", "blocked", "www.example.com/file")] * 2
+    counted = [tally for tally in network.tallies if tally.function is Function.VIRUS]
+    assert [(tally.unit, tally.category, tally.scanned, tally.blocked) for tally in counted] == [("file", SIGNATURE, 1, 1)] * 2
 
 
 def test_an_infected_download_is_only_told_when_the_policy_says_log() -> None:
