@@ -345,7 +345,6 @@ class Session:
                 why = "it was infected when it was fetched before"
                 desk.tell(self.parties, Function.VIRUS, Action.BLOCKED, "http", address, category=signature, detail=why)
                 desk.tally(self.parties, Function.VIRUS, "file", signature, 1, 1)
-                desk.tally(self.parties, Function.VIRUS, "file", signature, 1, 1)
                 self._refuse(answer_infected(request, signature, contact))
                 return
         for url in request.urls:
