@@ -182,6 +182,7 @@ def _nothing_is_blocked(web: Web) -> Iterator[None]:
     events = web.box.events("--limit", "5000")
     assert [event for event in events if event["action"] == "blocked" or event["category"] == "bug"] == []
     assert [event for event in events if event["function"] == "evasion"] == []
+    assert {event["detail"] for event in events if event["action"] == "unseen"} <= {"not what its coding says"}
     assert all(worker["bugs"] == 0 and worker["policy"]["lists"] for worker in web.box.workers())
 
 

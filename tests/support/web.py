@@ -203,7 +203,11 @@ class Sink:
 
     def of(self, connection: socket.socket) -> bytes:
         """What came of what this client sent."""
-        return bytes(self._heard.get(connection.getsockname()[:2], b""))
+        return self.heard(connection.getsockname()[:2])
+
+    def heard(self, name: tuple[str, int]) -> bytes:
+        """The same, by address and port."""
+        return bytes(self._heard.get(name, b""))
 
     def talk(self, peer: socket.socket) -> None:
         address, port = peer.getpeername()[:2]
