@@ -31,7 +31,20 @@ T = TypeVar("T")
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """No file that a person writes comes near this; a larger one is a mistake or an attack on memory."""
 
+MAX_PROBLEMS = 100
+"""More are only counted: nobody reads them, and a file of commas would make megabytes of text."""
+
+MAX_KEY_PARTS = 32
+"""Of a dotted key or a table's name. tomllib keeps every beginning of a key: 100,000 parts in 200 KB of text take 40 GB."""
+
 _SHOWN_VALUE_CHARS = 60
+
+_UNKEYED = re.compile(
+    r'''"""(?:\\.|[^\\])*?(?:"""|\Z)|\'{3}.*?(?:\'{3}|\Z)|"(?:\\.|[^"\\\n])*+"?|'[^'\n]*+'?|\#[^\n]*+''', re.DOTALL
+)
+"""Strings and comments, closed or not, so that what is left are keys and numbers. Each character is looked at once."""
+
+_LONG_KEY = re.compile(rf"(?<![^\s.=\[\]{{}},])(?:[^\s.=\[\]{{}},]++[ \t]*+\.[ \t]*+){{{MAX_KEY_PARTS},}}+")
 
 
 @dataclass(frozen=True)
@@ -66,9 +79,13 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self.source = source
         self.problems: list[Problem] = []
+        self.found = 0
+        self._hints: dict[Any, dict[str, Any]] = {}
 
     def complain(self, key: str, expected: str, got: str, hint: str = "") -> None:
-        self.problems.append(Problem(self.source, key or "(top level)", expected, got, hint))
+        self.found += 1
+        if self.found <= MAX_PROBLEMS:
+            self.problems.append(Problem(self.source, key or "(top level)", expected, got, hint))
 
     def read(self, annotation: Any, value: object, key: str) -> Any:
         if typing.get_origin(annotation) is Annotated:
@@ -93,9 +110,9 @@ class _Reader:
 
     def _read_annotated(self, annotation: Any, value: object, key: str) -> Any:
         base, *limits = typing.get_args(annotation)
-        before = len(self.problems)
+        before = self.found
         result = self.read(base, value, key)
-        if len(self.problems) == before:
+        if self.found == before:
             for limit in limits:
                 if not limit.accepts(result):
                     self.complain(key, limit.says, _shown(value))
@@ -105,20 +122,23 @@ class _Reader:
         if not isinstance(value, Mapping):
             self.complain(key, "a table", _shown(value))
             return None
-        hints = typing.get_type_hints(schema, include_extras=True)
+        if schema not in self._hints:  # they take as long to get as everything else
+            self._hints[schema] = typing.get_type_hints(schema, include_extras=True)
+        hints = self._hints[schema]
         fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
-        before = len(self.problems)
+        before = self.found
         for name in value:
             if name not in fields:
                 known = ", ".join(sorted(fields))
-                self.complain(_dotted(key, name), f"one of {known}", "an unknown key", _did_you_mean(name, fields))
+                hint = _did_you_mean(name, fields) if self.found < MAX_PROBLEMS else ""
+                self.complain(_dotted(key, name), f"one of {known}", "an unknown key", hint)
         arguments = {}
         for name, field in fields.items():
             if name in value:
                 arguments[name] = self.read(hints[name], value[name], _dotted(key, name))
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 self.complain(_dotted(key, name), _type_name(hints[name]), "nothing (the key is missing)")
-        return schema(**arguments) if len(self.problems) == before else None
+        return schema(**arguments) if self.found == before else None
 
     def _read_tuple(self, item: Any, value: object, key: str) -> Any:
         if not isinstance(value, list):
@@ -145,6 +165,8 @@ def parse(schema: type[T], table: Mapping[str, object], source: str) -> T:
     """The table as a `schema` value; BadInputError names every problem. `source` is the file name shown to people."""
     reader = _Reader(source)
     value = reader.read(schema, table, "")
+    if reader.found > MAX_PROBLEMS:
+        reader.problems.append(Problem(source, "(number)", f"at most {MAX_PROBLEMS} problems", f"{reader.found}"))
     if reader.problems:
         raise BadInputError(reader.problems)
     return typing.cast(T, value)
@@ -152,24 +174,27 @@ def parse(schema: type[T], table: Mapping[str, object], source: str) -> T:
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
     """TOML text as a table; a syntax error becomes a problem with its line."""
-    import tomllib  # the device reads JSON only, and starts faster without
+    import tomllib  # most commands read JSON only, and start faster without
 
+    text = text.removeprefix("\ufeff")  # Windows' editors write one
+    if _LONG_KEY.search(_UNKEYED.sub("s", text)):
+        raise BadInputError([Problem(source, "(syntax)", f"keys of at most {MAX_KEY_PARTS} parts", "more")])
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: int() refuses thousands of digits
         raise BadInputError([Problem(source, "(syntax)", "TOML 1.0", str(error) or "tables nested too deeply")]) from None
 
 
-def read_toml(path: Path, source: str | None = None) -> dict[str, Any]:
+def read_toml(path: Path, source: str | None = None, *, max_bytes: int = MAX_FILE_BYTES) -> dict[str, Any]:
     """The table in a TOML file, with every way in which a file cannot be read told in one sentence."""
     source = source or str(path)
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(max_bytes + 1)
     except OSError as error:
         raise MamoriError(f"{source}: cannot be read: {error.strerror}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise BadInputError([Problem(source, "(size)", f"at most {MAX_FILE_BYTES} bytes", "more")])
+    if len(content) > max_bytes:
+        raise BadInputError([Problem(source, "(size)", f"at most {max_bytes} bytes", "more")])
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -180,6 +205,8 @@ def read_toml(path: Path, source: str | None = None) -> dict[str, Any]:
 
 def _dotted(key: str, name: str) -> str:
     shown = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else repr(name)
+    if len(shown) > _SHOWN_VALUE_CHARS:
+        shown = shown[: _SHOWN_VALUE_CHARS - 1] + "…"
     return f"{key}.{shown}" if key else shown
 
 

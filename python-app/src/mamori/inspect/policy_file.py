@@ -12,8 +12,7 @@ from pathlib import Path
 
 from mamori.formats.problems import MamoriError
 from mamori.formats.strict import parse, read_toml
-from mamori.inspect.lists.matcher import EntryMatcher
-from mamori.inspect.policy import Policy
+from mamori.inspect.policy import MAX_POLICY_BYTES, Policy
 
 Identity = tuple[int, int, int, int]
 
@@ -40,10 +39,7 @@ def read_policy(path: Path) -> Policy:
         raise MamoriError(f"{path}: cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(mode):  # to open a pipe would wait for ever for somebody to write
         raise MamoriError(f"{path}: not a file")
-    policy = parse(Policy, read_toml(path), str(path))
-    for key, entries in (("allow", policy.allow), ("block", policy.block)):
-        EntryMatcher(entries.names, entries.urls, source=f"{path}: [{key}]")  # raises for an entry that is none
-    return policy
+    return parse(Policy, read_toml(path, max_bytes=MAX_POLICY_BYTES), str(path))
 
 
 class PolicyFile:
