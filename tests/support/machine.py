@@ -52,6 +52,19 @@ class Box:
         answer: dict[str, Any] = json.loads(self.host.check_output("mamori status --json"))
         return answer
 
+    def packets(self) -> dict[str, Any]:
+        """What the inspection reports of its workers and their packets; empty while it does not."""
+        report: dict[str, Any] = json.loads(self.host.run("cat /run/mamori/inspect.json").stdout or "{}")
+        return report.get("packets") or {}
+
+    def events(self, *arguments: str) -> list[dict[str, Any]]:
+        """What `mamori events --json` prints, oldest first."""
+        return [json.loads(line) for line in self.host.check_output(f"mamori events --json {' '.join(arguments)}").splitlines()]
+
+    def main_pid(self, unit: str) -> int:
+        """The service's main process; 0 while there is none."""
+        return int(self.host.check_output(f"systemctl show {unit} --property=MainPID --value"))
+
 
 def build_lab() -> Built:
     """The lab's image; nothing is done when it is built already."""
@@ -83,13 +96,22 @@ def start_ready_box(
     built: Built, *, edit: Edit = lambda _: None, office: Office | None = None, grow_bytes: int = 0, memory_mib: int = 0
 ) -> Iterator[Box]:
     """The same, once it has said that it is ready and lets the lab in."""
-    with start_box(built, edit=edit, office=office, grow_bytes=grow_bytes, memory_mib=memory_mib) as (machine, media):
-        machine.wait_for(READY, patience_s(READY_WITHIN_S))
-        host = _log_in(built, machine, office)
-        try:
-            yield Box(machine, media, host)
-        finally:
-            host.backend.client.close()
+    with (
+        start_box(built, edit=edit, office=office, grow_bytes=grow_bytes, memory_mib=memory_mib) as (machine, media),
+        wait_until_ready(built, machine, media, office) as box,
+    ):
+        yield box
+
+
+@contextlib.contextmanager
+def wait_until_ready(built: Built, machine: Machine, media: Media, office: Office | None) -> Iterator[Box]:
+    """Someone is logged in for as long as the block lasts."""
+    machine.wait_for(READY, patience_s(READY_WITHIN_S))
+    host = _log_in(built, machine, office)
+    try:
+        yield Box(machine, media, host)
+    finally:
+        host.backend.client.close()
 
 
 def _log_in(built: Built, machine: Machine, office: Office | None) -> Host:

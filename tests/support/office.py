@@ -74,6 +74,11 @@ class Office:
         command = ["ip", "netns", "exec", self.lan, *argv]
         return run(command, explain=explain, timeout_s=patience_s(within_s), accept=accept)
 
+    def fetch(self, path: str, within_s: float = 30) -> str:
+        """Head and body of what a computer in the office gets from the web server outside, or as much of it as came."""
+        argv = ["curl", "--silent", "--include", "--max-time", f"{patience_s(within_s):g}", "--resolve", f"{WEB_NAME}:80:{ROUTER}"]
+        return self.at_lan(*argv, f"http://{WEB_NAME}/{path}", explain="fetch", within_s=2 * within_s, accept=range(100)).stdout
+
     def lease(self) -> str:
         """The address that a computer in the office gets by DHCP, set on its interface."""
         script = self.folder / "lease"
