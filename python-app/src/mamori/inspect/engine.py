@@ -18,7 +18,7 @@ from mamori.inspect.commands import Accept, Command, Drop
 from mamori.inspect.connection import Connection
 from mamori.inspect.datagrams import DatagramFlow
 from mamori.inspect.desk import Desk, Parties
-from mamori.inspect.flow import MAX_FLOWS, ORIGINATOR, Flow, FlowTable
+from mamori.inspect.flow import MAX_FLOWS, ORIGINATOR, SHORTEST_TIMEOUT_S, Flow, FlowTable
 from mamori.inspect.fragments import Discarded, FragmentTable
 from mamori.inspect.hold import Queued
 from mamori.inspect.judge import Judge
@@ -36,6 +36,7 @@ class Engine:
         self._fragments = FragmentTable()
         self._fragment_packets: dict[int, Queued] = {}
         self._next_fragment = 0
+        self._expire_at = 0.0  # no flow is over before
 
     @property
     def flows(self) -> int:
@@ -96,15 +97,19 @@ class Engine:
         """Do what is due."""
         self._desk.now = now
         self._desk.fire_timers(now)
-        for ended in self._flows.expire(now):
-            if ended.flow.inspector is not None:
-                ended.flow.inspector.close()
+        if now >= self._expire_at:
+            for ended in self._flows.expire(now):
+                if ended.flow.inspector is not None:
+                    ended.flow.inspector.close()
+            # Flows that begin or change their state after this are silent for so long at least: no need to look after each packet.
+            deadline = self._flows.next_deadline()
+            self._expire_at = now + SHORTEST_TIMEOUT_S if deadline is None else min(now + SHORTEST_TIMEOUT_S, deadline)
         for event in self._fragments.expire(now):
             self._discard(event.tokens)
 
     def next_deadline(self) -> float | None:
-        """When `on_timer` has something to do; None if nothing waits for the time."""
-        candidates = (self._desk.next_timer(), self._flows.next_deadline(), self._fragments.next_deadline())
+        """When `on_timer` may have something to do; None if nothing waits for the time."""
+        candidates = (self._desk.next_timer(), self._expire_at if len(self._flows) else None, self._fragments.next_deadline())
         return min((each for each in candidates if each is not None), default=None)
 
     def close(self) -> None:

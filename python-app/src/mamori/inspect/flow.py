@@ -84,6 +84,7 @@ TIMEOUTS_S: Final = MappingProxyType(
     }
 )
 """After how many silent seconds a flow is over. The order is that of eviction."""
+SHORTEST_TIMEOUT_S: Final = min(TIMEOUTS_S.values())
 
 _ENDINGS: Final = {
     Signal.ORIGINATOR_FINISHED: State.ORIGINATOR_DONE,

@@ -56,6 +56,7 @@ _PACKET_ID = (1 << 32) - 1
 _DONE = 1 << 32
 """Beside the packet's number in the engine's token: the signature engine wants no more of its connection."""
 
+_ACCEPT = int(Verdict.ACCEPT)  # a member of an Enum is looked up more slowly
 _GC_THRESHOLD = 50_000
 """Collections of young objects are for cycles, which the data path does not make; at the default of 700 they cost 5 % of it."""
 
@@ -117,6 +118,7 @@ class _Worker:
         self._settings = settings
         self._source = source
         self._queue = queue
+        self._number = queue.settings.number
         self._log = log
         self._sender = EventSender(settings.events)
         self._scanner = Scanner(ScanSettings(settings.clamd, settings.hash_list), now)
@@ -206,8 +208,12 @@ class _Worker:
         while True:
             verdicts: list[bytes] = []
             for command in self.engine.take_commands():
-                self._do(command, verdicts, now)
-            self._queue.send(verdicts)
+                if command.__class__ is Accept:  # what nearly all are, and three times as fast as `match`
+                    verdicts.append(self._accept(command))
+                else:
+                    self._do(command, verdicts, now)
+            if verdicts:
+                self._queue.send(verdicts)
             results = self._scanner.take_results()
             for health in self._scanner.take_changes():
                 self._tell_health(health.condition.value, health.reason)
@@ -223,17 +229,18 @@ class _Worker:
                         why = f"{unscanned.why.value}: {unscanned.detail}" if unscanned.detail else unscanned.why.value
                         self.engine.scanned(result.file, None, why, now)
 
+    def _accept(self, command: Accept) -> bytes:
+        token, is_decided, wants_signatures = command
+        verdict = _ACCEPT
+        if wants_signatures and self._to_signatures is not None and not token & _DONE and self._source.wants_signatures:
+            verdict = self._to_signatures
+            self._handed_on += 1
+        # A mark of 0 would take back the signature engine's.
+        return encode_verdict(self._number, token & _PACKET_ID, verdict, mark=DECIDED_MARK if is_decided else None)
+
     def _do(self, command: object, verdicts: list[bytes], now: float) -> None:
-        queue = self._queue.settings.number
+        queue = self._number
         match command:
-            case Accept(token, is_decided, wants_signatures):
-                verdict: int = Verdict.ACCEPT
-                if wants_signatures and self._to_signatures is not None and not token & _DONE and self._source.wants_signatures:
-                    verdict = self._to_signatures
-                    self._handed_on += 1
-                # A mark of 0 would take back the signature engine's.
-                mark = DECIDED_MARK if is_decided else None
-                verdicts.append(encode_verdict(queue, token & _PACKET_ID, verdict, mark=mark))
             case Drop(token):
                 verdicts.append(encode_verdict(queue, token & _PACKET_ID, Verdict.DROP))
             case Replace(token, payload):

@@ -14,6 +14,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from mamori.inspect.nfqueue.netlink import (
+    ATTRIBUTE,
     BE32,
     FAMILY,
     HEADER,
@@ -21,6 +22,7 @@ from mamori.inspect.nfqueue.netlink import (
     NLM_F_ACK,
     NLM_F_REQUEST,
     NLMSG_ERROR,
+    TYPE_MASK,
     Answered,
     MessageError,
     decode_answer,
@@ -29,7 +31,6 @@ from mamori.inspect.nfqueue.netlink import (
     encode_message,
     read_header,
     read_hw_address,
-    read_number,
 )
 
 MAX_QUEUE = MAX_NUMBER
@@ -62,6 +63,10 @@ class _Config(IntEnum):
 _A_PACKET_HDR, _A_VERDICT_HDR, _A_MARK, _A_INDEV, _A_OUTDEV, _A_PHYSINDEV, _A_PHYSOUTDEV = 1, 2, 3, 5, 6, 7, 8
 _A_HWADDR, _A_PAYLOAD, _A_CAP_LEN, _A_SKB_INFO, _A_VLAN = 9, 10, 13, 14, 19
 _A_VLAN_PROTO, _A_VLAN_TCI = 1, 2  # enum nfqnl_vlan_attr
+
+
+_NUMBERS = frozenset((_A_MARK, _A_INDEV, _A_OUTDEV, _A_PHYSINDEV, _A_PHYSOUTDEV, _A_CAP_LEN, _A_SKB_INFO))
+_NUMBER_BYTES = ATTRIBUTE.size + BE32.size
 
 
 class Flags(IntFlag):
@@ -197,37 +202,57 @@ def decode(datagram: bytes) -> list[Message]:
     while at < end:
         length, kind = read_header(datagram, at)
         if kind == _PACKET:
-            messages.append(_decode_packet(view, at + HEADER.size, at + length))
+            messages.append(_decode_packet(datagram, view, at + HEADER.size, at + length))
         elif kind == NLMSG_ERROR:
             messages.append(decode_answer(datagram, at + HEADER.size, at + length))
         at += length + 3 & ~3
     return messages
 
 
-def _decode_packet(view: memoryview, at: int, end: int) -> Packet:
+def _decode_packet(datagram: bytes, view: memoryview, at: int, end: int) -> Packet:
+    """One pass over the attributes, as many calls as there are of them: this is done for every packet."""
     if end - at < FAMILY.size:
         raise MessageError("a packet without the header of netfilter")
-    queue = FAMILY.unpack_from(view, at)[2]
-    found = decode_attributes(view, at + FAMILY.size, end)
-    if _A_PACKET_HDR not in found or len(found[_A_PACKET_HDR]) < _PACKET_HEADER.size:
+    queue = FAMILY.unpack_from(datagram, at)[2]
+    at += FAMILY.size
+    unpack, unpack_number = ATTRIBUTE.unpack_from, BE32.unpack_from
+    numbers: dict[int, int] = {}
+    found: dict[int, memoryview] = {}
+    payload = view[:0]
+    while end - at >= ATTRIBUTE.size:
+        length, kind = unpack(datagram, at)
+        if not ATTRIBUTE.size <= length <= end - at:
+            raise MessageError(f"an attribute of {length} bytes in {end - at}")
+        kind &= TYPE_MASK
+        if kind in _NUMBERS:
+            if length != _NUMBER_BYTES:
+                raise MessageError(f"attribute {kind}: {length - ATTRIBUTE.size} bytes instead of 4")
+            numbers[kind] = unpack_number(datagram, at + ATTRIBUTE.size)[0]
+        elif kind == _A_PAYLOAD:
+            payload = view[at + ATTRIBUTE.size : at + length]
+        else:
+            found[kind] = view[at + ATTRIBUTE.size : at + length]
+        at += length + 3 & ~3
+    header = found.get(_A_PACKET_HDR)
+    if header is None or len(header) < _PACKET_HEADER.size:
         raise MessageError("a packet without its number")
-    number, protocol, hook = _PACKET_HEADER.unpack_from(found[_A_PACKET_HDR])
-    payload = found.get(_A_PAYLOAD, view[:0])
+    number, protocol, hook = _PACKET_HEADER.unpack_from(header)
+    get = numbers.get
     return Packet(
         queue,
         number,
         payload,
-        read_number(found, _A_SKB_INFO),
-        read_number(found, _A_MARK),
+        get(_A_SKB_INFO, 0),
+        get(_A_MARK, 0),
         protocol,
         hook,
-        read_number(found, _A_INDEV),
-        read_number(found, _A_OUTDEV),
-        read_number(found, _A_PHYSINDEV),
-        read_number(found, _A_PHYSOUTDEV),
+        get(_A_INDEV, 0),
+        get(_A_OUTDEV, 0),
+        get(_A_PHYSINDEV, 0),
+        get(_A_PHYSOUTDEV, 0),
         read_hw_address(found, _A_HWADDR),
         _vlan(found[_A_VLAN]) if _A_VLAN in found else None,
-        read_number(found, _A_CAP_LEN) or len(payload),
+        get(_A_CAP_LEN, 0) or len(payload),
     )
 
 

@@ -15,7 +15,7 @@ from mamori.inspect.errors import ParseError
 HEADER = Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 FAMILY = Struct(">BBH")  # nfgenmsg: family, version, res_id
 BE32 = Struct(">I")
-_ATTRIBUTE = Struct("=HH")  # nlattr: length, type
+ATTRIBUTE = Struct("=HH")  # nlattr: length, type
 _ERROR = Struct("=iIHHII")  # nlmsgerr: errno, negative, and the header of the message that it answers
 _HW_ADDRESS = Struct(">HH8s")  # nfqnl_msg_packet_hw, nfulnl_msg_packet_hw: length, padding, address
 
@@ -31,7 +31,7 @@ NETLINK_NETFILTER, SOL_NETLINK = 12, 270
 NETLINK_NO_ENOBUFS, NETLINK_CAP_ACK = 5, 10
 
 _OVERHEAD_BYTES = HEADER.size + FAMILY.size
-_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 
 class MessageError(ParseError):
@@ -47,7 +47,7 @@ class Answered:
 
 
 def encode_attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+    return ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def encode_message(kind: int, flags: int, sequence: int, number: int, body: bytes) -> bytes:
@@ -81,10 +81,10 @@ def decode_attributes(view: memoryview, at: int, end: int) -> dict[int, memoryvi
     """Type and value of the attributes between two offsets. Of two of one type the last counts, as in the kernel's nla_parse."""
     found = {}
     while end - at >= 4:
-        length, kind = _ATTRIBUTE.unpack_from(view, at)
+        length, kind = ATTRIBUTE.unpack_from(view, at)
         if not 4 <= length <= end - at:
             raise MessageError(f"an attribute of {length} bytes in {end - at}")
-        found[kind & _TYPE_MASK] = view[at + 4 : at + length]
+        found[kind & TYPE_MASK] = view[at + 4 : at + length]
         at += length + 3 & ~3
     return found
 
