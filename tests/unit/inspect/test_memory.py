@@ -37,6 +37,7 @@ class Office:
 
     def __init__(self) -> None:
         self.engine = Engine(Judge(Policy(), NoLists(), own_applications()))
+        self.now = 100.0
         self._number = 0
 
     def tcp(self, port: int, talk: Talk) -> None:
@@ -61,10 +62,10 @@ class Office:
 
     def _receive(self, data: bytes, side: int) -> None:
         engine = self.engine
-        engine.receive(1, memoryview(data), 0, is_inside=side == CLIENT, mac=CLIENT_MAC, now=100.0)
+        engine.receive(1, memoryview(data), 0, is_inside=side == CLIENT, mac=CLIENT_MAC, now=self.now)
         for command in engine.take_commands():
             if isinstance(command, FinishScan):
-                engine.scanned(command.file, None, None, 100.0)
+                engine.scanned(command.file, None, None, self.now)
                 engine.take_commands()
 
 
@@ -119,7 +120,8 @@ TABLES_BYTES, SPARE_BYTES = 250, 20
 
 def end(office: Office) -> None:
     """All flows are over."""
-    office.engine.on_timer(100.0 + max(TIMEOUTS_S.values()))
+    office.now += max(TIMEOUTS_S.values())
+    office.engine.on_timer(office.now)
     office.engine.take_commands()
     assert office.engine.flows == 0
 
