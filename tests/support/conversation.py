@@ -15,7 +15,7 @@ from mamori.inspect.applications import Applications, own_applications
 from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedScan, FinishScan, Replace, Tally, Tell
 from mamori.inspect.engine import Engine
 from mamori.inspect.judge import Judge, Lists
-from mamori.inspect.packet import FIN, RST, PacketError, parse_packet
+from mamori.inspect.packet import FIN, RST, Packet, PacketError, parse_packet
 from mamori.inspect.policy import Policy, parse_policy
 from mamori.inspect.sources import NoLists
 from tests.support import packets
@@ -26,9 +26,17 @@ MARKER = b"EVIL-MARKER"
 SIGNATURE = "Test.Marker"
 
 _SYN, _ACK, _PSH = 2, 16, 8
+_MASK, _HALF = 0xFFFFFFFF, 0x80000000
 _APPLICATIONS = own_applications()
 
 Scan = Callable[[bytes], str | None]
+Carrier = Callable[[bytes, int], list[tuple[bytes, int]]]
+"""Makes IP packets, each with the kernel's info flags, of a TCP segment that this side sends."""
+
+
+def over_ipv4(segment: bytes, side: int) -> list[tuple[bytes, int]]:
+    ends = (packets.CLIENT, packets.SERVER)
+    return [(packets.ipv4(segment, ends=ends if side == CLIENT else ends[::-1]), 0)]
 
 
 def find_marker(content: bytes) -> str | None:
@@ -37,15 +45,20 @@ def find_marker(content: bytes) -> str | None:
 
 @dataclass
 class Host:
-    """One end: the next number it sends, the next it expects, what it has read, and how the connection ended for it. While it is
-    away packets to it are lost."""
+    """One end: the next number it sends, the next it expects, what it has read, and how the connection ended for it. Numbers are
+    those of the wire without its wrapping. While it is away packets to it are lost; while it is silent it acknowledges nothing.
+    `is_mixed`: of a byte that it had not read two different copies came, so what it reads is its own choice."""
 
     next: int
     expects: int
     read: bytearray = field(default_factory=bytearray)
     early: dict[int, tuple[bytes, bool]] = field(default_factory=dict)
     unacknowledged: list[tuple[int, bytes, int]] = field(default_factory=list)
+    acknowledged: int = 0
+    copies: dict[int, int] = field(default_factory=dict)
     is_away: bool = False
+    is_silent: bool = False
+    is_mixed: bool = False
     is_reset: bool = False
     is_finished: bool = False
 
@@ -70,9 +83,11 @@ class Network:
         self.decided = False
         self.asked_signatures: set[int] = set()
         self._scan = scan
+        self.is_prompt = True  # the scanner answers at once; else when `answer_scans` is called
         self._files: dict[int, bytearray] = {}
         self._pending: list[int] = []
-        self._waiting: dict[int, tuple[Connection, int, bytes]] = {}
+        self._waiting: dict[int, tuple[Connection, int, bytes, float]] = {}
+        self.longest_wait_s = 0.0
         self._token = 0
         self._ports = 40000
 
@@ -81,9 +96,12 @@ class Network:
         """Function, action and subject of all events."""
         return [(event.function.value, event.action.value, event.subject) for event in self.events]
 
-    def connect(self, port: int = 80) -> Connection:
+    def connect(
+        self, port: int = 80, *, numbers: tuple[int, int] = (1001, 5001), carrier: Carrier = over_ipv4, ports: int = 0
+    ) -> Connection:
+        """`numbers`: of each side's first byte; `ports`: the client's, to use one again."""
         self._ports += 1
-        return Connection(self, (self._ports, port))
+        return Connection(self, (ports or self._ports, port), numbers, carrier)
 
     def wait(self, seconds: float) -> None:
         """Time passes, and what is due happens."""
@@ -100,7 +118,7 @@ class Network:
     def send(self, connection: Connection, side: int, data: bytes, *, info: int = 0) -> int:
         """One packet of `side`; its token."""
         self._token += 1
-        self._waiting[self._token] = connection, side, data
+        self._waiting[self._token] = connection, side, data, self.clock
         mac = (CLIENT_MAC, SERVER_MAC)[side]
         self.engine.receive(self._token, memoryview(data), info, is_inside=side == CLIENT, mac=mac, now=self.clock)
         token = self._token
@@ -141,12 +159,13 @@ class Network:
                     self._pending.append(file)
                 case CancelScan(file):
                     self._files.pop(file, None)
+                    self._pending = [each for each in self._pending if each != file]
                 case Tell(record):
                     assert isinstance(record, Event)
                     self.events.append(record)
                 case Tally():
                     self.tallies.append(command)
-        if self._scan is not None and self._pending:
+        if self._scan is not None and self._pending and self.is_prompt:
             self.answer_scans()
 
     @property
@@ -157,7 +176,9 @@ class Network:
     def _settle(self, token: int, fate: str) -> tuple[Connection, int, bytes]:
         assert token not in self.fates, f"packet {token} has two verdicts"
         self.fates[token] = fate
-        return self._waiting.pop(token)
+        connection, side, data, came_at = self._waiting.pop(token)
+        self.longest_wait_s = max(self.longest_wait_s, self.clock - came_at)
+        return connection, side, data
 
     def _deliver(self, token: int, payload: bytes | None, fate: str) -> None:
         connection, side, data = self._settle(token, fate)
@@ -167,11 +188,16 @@ class Network:
 class Connection:
     """One TCP connection between the two hosts; it begins as the rules let it: the SYN passes beside the queue."""
 
-    def __init__(self, network: Network, ports: tuple[int, int]) -> None:
+    def __init__(
+        self, network: Network, ports: tuple[int, int], numbers: tuple[int, int] = (1001, 5001), carrier: Carrier = over_ipv4
+    ) -> None:
         self._network = network
-        self._ports = ports
-        self.hosts = (Host(1001, 5001), Host(5001, 1001))
-        self._send(SERVER, b"", flags=_SYN | _ACK, sequence=5000)
+        self.ports = ports
+        self._numbers = numbers
+        self._carrier = carrier
+        self._parts: dict[tuple[int, int], dict[int, Packet]] = {}
+        self.hosts = (Host(numbers[0], numbers[1]), Host(numbers[1], numbers[0]))
+        self._send(SERVER, b"", flags=_SYN | _ACK, sequence=numbers[1] - 1)
         self._send(CLIENT, b"")
 
     def client(self, data: bytes, size: int | None = None, *, fin: bool = False) -> int:
@@ -181,9 +207,13 @@ class Connection:
     def server(self, data: bytes, size: int | None = None, *, fin: bool = False) -> int:
         return self._say(SERVER, data, size, fin)
 
-    def segment(self, side: int, offset: int, data: bytes, *, flags: int = _ACK) -> int:
+    def segment(self, side: int, offset: int, data: bytes, *, flags: int = _ACK, urgent: int = 0) -> int:
         """A segment at an offset of the stream, whatever was sent before; its token."""
-        return self._send(side, data, sequence=(1001, 5001)[side] + offset, flags=flags)
+        return self._send(side, data, sequence=self._numbers[side] + offset, flags=flags, urgent=urgent)
+
+    def number(self, side: int) -> int:
+        """Of the first byte of this side."""
+        return self._numbers[side]
 
     def repeat(self, side: int) -> None:
         """Send again all that was not acknowledged."""
@@ -217,40 +247,82 @@ class Connection:
             token = self._send(side, piece, sequence=sequence, flags=flags)
         return token
 
-    def _send(self, side: int, data: bytes, *, sequence: int | None = None, flags: int = _ACK) -> int:
-        host = self.hosts[side]
-        ports = self._ports if side == CLIENT else self._ports[::-1]
-        ends = (packets.CLIENT, packets.SERVER) if side == CLIENT else (packets.SERVER, packets.CLIENT)
+    def _send(self, side: int, data: bytes, *, sequence: int | None = None, flags: int = _ACK, urgent: int = 0) -> int:
+        host, token = self.hosts[side], 0
         number = host.next if sequence is None else sequence
-        segment = packets.tcp(data, ports=ports, sequence=number, acknowledgement=host.expects, flags=flags)
-        return self._network.send(self, side, packets.ipv4(segment, ends=ends))
+        segment = packets.tcp(
+            data,
+            ports=self.ports if side == CLIENT else self.ports[::-1],
+            sequence=number & _MASK,
+            acknowledgement=host.expects & _MASK if flags & _ACK else 0,
+            flags=flags,
+            urgent=urgent,
+        )
+        for packet, info in self._carrier(segment, side):
+            token = self._network.send(self, side, packet, info=info)
+        return token
 
     def arrive(self, side: int, data: bytes) -> None:
         """A packet comes to this host, which reads it and answers."""
-        host = self.hosts[side]
         try:
             packet = parse_packet(data)
         except PacketError:
             return
+        if packet.fragment is not None:
+            self._collect(side, packet)
+        elif packet.protocol == packets.TCP:
+            self._read(side, packet)
+
+    def _collect(self, side: int, packet: Packet) -> None:
+        """A fragment; a datagram without a hole is read. Which of two copies counts makes no difference here."""
+        assert packet.fragment is not None
+        parts = self._parts.setdefault((side, packet.fragment.identification), {})
+        parts[packet.fragment.offset] = packet
+        whole = b""
+        for offset, part in sorted(parts.items()):
+            if offset != len(whole):
+                return
+            whole += part.payload
+        if not any(part.fragment is not None and not part.fragment.more for part in parts.values()):
+            return
+        ends = (packet.source, packet.destination)
+        make = packets.ipv4 if packet.version == 4 else packets.ipv6
+        self.arrive(side, make(whole, ends=ends))
+
+    def _read(self, side: int, packet: Packet) -> None:
+        host = self.hosts[side]
         if host.is_away or host.is_reset or packet.flags & _SYN:
             return
+        sequence = host.expects + ((packet.sequence - host.expects + _HALF) & _MASK) - _HALF
         if packet.flags & RST:
-            host.is_reset = host.is_reset or packet.sequence == host.expects
+            host.is_reset = host.is_reset or sequence == host.expects
             return
-        acknowledged = packet.acknowledgement
-        host.unacknowledged = [each for each in host.unacknowledged if each[0] + len(each[1]) > acknowledged]
+        acknowledged = host.next + ((packet.acknowledgement - host.next + _HALF) & _MASK) - _HALF
+        if acknowledged <= host.next:  # RFC 9293, 3.10.7.4: what was not sent is not acknowledged
+            host.acknowledged = max(host.acknowledged, acknowledged)
+            host.unacknowledged = [each for each in host.unacknowledged if each[0] + len(each[1]) > acknowledged]
         if not packet.payload and not packet.flags & FIN:
             return
+        self._note_copies(host, sequence, bytes(packet.payload))
         before = host.expects
-        host.early[packet.sequence] = bytes(packet.payload), bool(packet.flags & FIN)
-        for sequence in sorted(host.early):
-            if sequence <= host.expects:
-                text, fin = host.early.pop(sequence)
-                fresh = text[host.expects - sequence :]
+        known = host.early.get(sequence, (b"", False))
+        if len(packet.payload) >= len(known[0]):
+            host.early[sequence] = bytes(packet.payload), bool(packet.flags & FIN)
+        for start in sorted(host.early):
+            if start <= host.expects:
+                text, fin = host.early.pop(start)
+                fresh = text[host.expects - start :]
                 host.read += fresh
                 host.expects += len(fresh)
-                if fin and not host.is_finished and sequence + len(text) == host.expects:
+                if fin and not host.is_finished and start + len(text) == host.expects:
                     host.is_finished = True
                     host.expects += 1
-        if host.expects != before or packet.sequence < before or host.early:
+        host.copies = {number: byte for number, byte in host.copies.items() if number >= host.expects}
+        if not host.is_silent and (host.expects != before or sequence < before or host.early):
             self._send(side, b"")
+
+    @staticmethod
+    def _note_copies(host: Host, sequence: int, payload: bytes) -> None:
+        for number, byte in enumerate(payload, sequence):
+            if number >= host.expects and host.copies.setdefault(number, byte) != byte:
+                host.is_mixed = True

@@ -26,6 +26,7 @@ from mamori.inspect.interpose import DEFAULT_MSS, Deliver, Interposer, Pass, Sid
 from mamori.inspect.packet import ACK, FIN, RST, SYN, URG, Packet
 from mamori.inspect.policy import Mode
 from mamori.inspect.reassembly import (
+    AHEAD_BYTES,
     Buffered,
     Closed,
     ConflictSeen,
@@ -51,7 +52,7 @@ class Connection:
 
     __slots__ = (
         *("_desk", "_dropping", "_flow", "_holding", "_holds", "_interposer", "_is_left", "_session", "_signature_bytes"),
-        *("_next", "_reach", "_timer_at", "_was_reset"),
+        *("_next", "_out", "_reach", "_timer_at", "_was_reset"),
     )
 
     def __init__(self, desk: Desk, flow: Flow[Any, str], parties: Parties, expected: ExpectedData | None) -> None:
@@ -63,6 +64,7 @@ class Connection:
         self._signature_bytes = [0, 0]
         self._was_reset = [False, False]
         self._next = [0, 0]  # of each stream; kept here, since the flow table lets go of the streams first
+        self._out = [0, 0]  # the highest end of what was let go
         self._reach = [0, 0]  # how far each sender is known to be
         self._timer_at: float | None = None
         self._dropping = self._holding = False
@@ -138,7 +140,9 @@ class Connection:
         if flags & RST and start == stream.next and not session.is_over:
             self._on_reset(direction)
         self._next[direction] = stream.next
-        self._reach[direction] = max(self._reach[direction], start + len(packet.payload) + bool(flags & FIN))
+        end = start + len(packet.payload) + bool(flags & FIN)
+        if end > self._reach[direction] and end - stream.next <= AHEAD_BYTES and not flags & (SYN | RST):
+            self._reach[direction] = end
         if flags & ACK and not flags & RST:
             self._on_acknowledgement(packet.acknowledgement, 1 - direction)
         if session.block is not None:
@@ -184,6 +188,11 @@ class Connection:
         match event:
             case Retransmitted(start, end, unknown_bytes):
                 self._dropping = self._dropping or bool(unknown_bytes) or self._holds[direction].covers(start, end)
+                # What was read of a packet that was dropped (for one conflicting byte, say) waits as it would have then.
+                waits = session.viruses.keeps(direction, start, end) or (
+                    end > self._out[direction] and session.viruses.has_open_file(direction)
+                )
+                self._holding = self._holding or waits
                 return
             case Refused(_, _, reason):
                 # An RST that its receiver will not believe may go; bytes that we cannot keep would be read by it and not by us.
@@ -216,7 +225,7 @@ class Connection:
         self._session.restart(direction)
         hold = self._holds[direction]
         hold.overwrites.clear()
-        self._reach[direction] = 0
+        self._reach[direction] = self._out[direction] = 0
         for held in hold.take_all():
             self._desk.held_bytes -= len(held.queued.data)
             self._drop(held.queued)
@@ -265,7 +274,6 @@ class Connection:
             due = [*hold.take_due(self._desk.now, WINDOW_BYTES if viruses.delivers_whole else None), *hold.take_before_tail()]
         for held in due:
             self._release_one(held, direction)
-        viruses.forget_ranges(direction, hold.packets[0].start if hold.packets else self._next[direction])
 
     def _release_one(self, held: Held, direction: int) -> None:
         self._desk.held_bytes -= len(held.queued.data)
@@ -280,6 +288,9 @@ class Connection:
         if hold.overwrites:
             hold.forget_before(self._flow.stream(direction).acknowledged)
         ranges = hold.overwrites_in(start, end)
+        if end > start:
+            self._session.viruses.let_out(direction, start, end)
+            self._out[direction] = max(self._out[direction], end)
         if not ranges and not is_urgent:
             self._accept(queued, is_decided=False, wants_signatures=self._wants_signatures(direction, end - start))
             return

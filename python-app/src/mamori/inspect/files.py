@@ -118,11 +118,19 @@ class Files:
         """The files of this direction that wait."""
         return [file for file, carried in self._files.items() if carried.is_waiting and carried.direction == direction]
 
-    def forget_ranges(self, direction: int, before: int) -> None:
-        """What lies before this offset is out, and cannot be written over any more."""
+    def keeps(self, direction: int, start: int, end: int) -> bool:
+        """Whether bytes of an unjudged file lie here of which no copy is out."""
+        return any(
+            carried.direction == direction and any(each.start < end and start < each.end for each in carried.ranges)
+            for carried in self._files.values()
+        )
+
+    def let_out(self, direction: int, start: int, end: int) -> None:
+        """A copy of these bytes is out: it cannot be written over any more, and every other copy must be the same."""
         for carried in self._files.values():
-            if carried.direction == direction and carried.ranges and carried.ranges[0].end <= before:
-                carried.ranges = [each for each in carried.ranges if each.end > before]
+            ranges = carried.ranges
+            if carried.direction == direction and ranges and ranges[0].start < end and start < ranges[-1].end:
+                carried.ranges = [rest for each in ranges for rest in _without(each, start, end)]
 
     def close(self) -> None:
         """The connection is over."""
@@ -133,6 +141,13 @@ class Files:
     def _cancel(self, carried: CarriedFile) -> None:
         if self._desk.scans.pop(carried.scan, None) is not None:
             self._desk.out.append(CancelScan(carried.scan))
+
+
+def _without(piece: Range, start: int, end: int) -> list[Range]:
+    if piece.end <= start or end <= piece.start:
+        return [piece]
+    rest = (piece._replace(end=start), piece._replace(start=end))
+    return [each for each in rest if each.start < each.end]
 
 
 def can_overwrite(carried: CarriedFile) -> bool:

@@ -45,9 +45,13 @@ class Viruses:
     def has_open_file(self, direction: int) -> bool:
         return self._files.open_in(direction)
 
-    def forget_ranges(self, direction: int, before: int) -> None:
-        """What lies before this offset is out."""
-        self._files.forget_ranges(direction, before)
+    def keeps(self, direction: int, start: int, end: int) -> bool:
+        """Whether bytes of an unjudged file lie here of which no copy is out."""
+        return self._files.keeps(direction, start, end)
+
+    def let_out(self, direction: int, start: int, end: int) -> None:
+        """A copy of these bytes is out."""
+        self._files.let_out(direction, start, end)
 
     def begin(self, direction: int, started: FileStarted, *, is_rest: bool = False) -> None:
         """A file begins. The rest of one (REST) whose beginning was infected is as bad, and nothing in it may tell."""
