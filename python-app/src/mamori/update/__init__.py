@@ -1,0 +1,1 @@
+"""Updates: find, stage, arm, try, confirm or return (docs/update.md)."""
