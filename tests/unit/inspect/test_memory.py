@@ -20,7 +20,7 @@ from tests.support import packets
 from tests.support.conversation import CLIENT, CLIENT_MAC, SERVER
 from tests.support.hellos import python_hello
 
-FLOWS = 1000
+FLOWS = 500
 """So many are made; a flow of the fifty-thousandth is no larger than these."""
 
 SYN, ACK = 2, 16
@@ -113,7 +113,7 @@ def test_a_connection_takes_no_more_than_stated_and_gives_all_of_it_back(
     assert traced() - before < left + FLOWS * SPARE_BYTES
 
 
-TABLES_BYTES, SPARE_BYTES = 250, 20
+TABLES_BYTES, SPARE_BYTES = 300, 40
 """Of each flow that there was at one time: Python's tables do not shrink. And tuples that it keeps for the next ones, up to
 2000 of a length; the smallest object is larger."""
 

@@ -11,11 +11,13 @@ from mamori.inspect.applications import own_applications
 from mamori.inspect.commands import Accept, Command, Tell
 from mamori.inspect.engine import Engine
 from mamori.inspect.judge import Judge
+from mamori.inspect.packet import UDP
 from mamori.inspect.policy import Policy
 from mamori.inspect.sources import NoLists
 from mamori.inspect.unread import MAX_UNREAD_BYTES, Unread
 from tests.support import packets
 from tests.support.conversation import CLIENT, CLIENT_MAC, SERVER, Network
+from tests.support.hellos import crypto, initial
 
 HEAD = b"GET / HTTP/1.1\r\nHost: www.example.com\r\nX-Padding: "
 HELLO_START = b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03"
@@ -193,3 +195,32 @@ def test_nothing_is_kept_of_connections_that_are_decided() -> None:
     connection.segment(SERVER, 0, b"", flags=4)
     network.wait(20)
     assert network.engine.unread_bytes == 0
+
+
+def test_a_flood_of_hellos_of_quic_without_an_end_keeps_no_more_than_stated_and_is_told(engine: Engine) -> None:
+    datagrams = [initial(crypto(1 + number * 1100, b"x" * 1100), number) for number in range(30)]
+    told: list[Event] = []
+    for port in range(1000, 1000 + MAX_UNREAD_BYTES // 38_000 + 20):
+        for datagram in datagrams:
+            told += events_of(engine, packets.udp(datagram, ports=(port, 443)))
+            assert engine.unread_bytes <= MAX_UNREAD_BYTES
+    assert {(event.action.value, event.protocol, event.detail) for event in told} == {
+        ("blocked", "quic", "too many connections are not whole")
+    }
+    engine.on_timer(1000.0)
+    assert (engine.flows, engine.unread_bytes) == (0, 0)
+
+
+def test_a_table_of_flows_that_is_full_is_told_once_in_a_while() -> None:
+    engine = Engine(Judge(Policy(), NoLists(), own_applications()), max_flows=20)
+    told = [event for port in range(1000, 1100) for event in events_of(engine, packets.udp(b"x", ports=(port, 9999)))]
+    assert [(event.function.value, event.category) for event in told] == [("system", "table-full")]
+    assert engine.flows == 20
+
+
+def events_of(engine: Engine, datagram: bytes) -> list[Event]:
+    """What is told when this comes from the office."""
+    data = memoryview(packets.ipv4(datagram, UDP))
+    engine.receive(1, data, 0, is_inside=True, mac=CLIENT_MAC, now=100.0)
+    records = [command.record for command in engine.take_commands() if isinstance(command, Tell)]
+    return [record for record in records if isinstance(record, Event)]

@@ -17,6 +17,7 @@ from mamori.inspect.policy import Mode
 from mamori.inspect.quic import QuicError, QuicReader, looks_like_quic
 from mamori.inspect.telling import Teller
 from mamori.inspect.tls import ClientHelloReceived
+from mamori.inspect.unread import TOO_MUCH_UNREAD
 
 DNS_PORTS = frozenset({53, 5353, 5355})
 """DNS, multicast DNS, LLMNR: messages of one format."""
@@ -32,7 +33,7 @@ MAX_QUIC = 256
 class DatagramFlow:
     """See the module. Commands go to the desk."""
 
-    __slots__ = ("_application_sought", "_desk", "_flow", "_is_blocked", "_is_dns", "_quic", "_seen", "_teller")
+    __slots__ = ("_application_sought", "_desk", "_flow", "_is_blocked", "_is_dns", "_kept_bytes", "_quic", "_seen", "_teller")
 
     def __init__(self, desk: Desk, flow: Flow[Any, str], parties: Parties) -> None:
         self._desk = desk
@@ -40,7 +41,7 @@ class DatagramFlow:
         self._is_blocked = False
         self._application_sought = False
         self._quic: QuicReader | None = None
-        self._seen = 0
+        self._seen = self._kept_bytes = 0
         self._is_dns = flow.responder[1] in DNS_PORTS or flow.originator[1] in DNS_PORTS
         self._teller = Teller(desk, flow, parties, "dns" if self._is_dns else "udp")
 
@@ -67,6 +68,10 @@ class DatagramFlow:
                     return
             elif direction == ORIGINATOR:
                 self._read_client(bytes(packet.payload))
+                self._account()
+                unread = self._desk.unread
+                while (keeper := unread.next_victim()) is not None:
+                    keeper.give_up()
             elif not self._application_sought and self._seen:
                 self._seek_application(b"", bytes(packet.payload))
         out = self._desk.out
@@ -174,4 +179,24 @@ class DatagramFlow:
         return self._is_blocked
 
     def close(self) -> None:
-        """Nothing waits here."""
+        """No more is read."""
+        self._quic = None
+        self._account()
+
+    def give_up(self) -> None:
+        """Too much is kept for all flows together, and most of it here. A client of QUIC that gets no answer tries TCP."""
+        blocks = self._desk.judge.policy.evasion.mode is Mode.BLOCK and not self._teller.is_exempt
+        action = Action.BLOCKED if blocks else Action.UNSEEN
+        self._desk.tell(self.parties, Function.EVASION, action, "quic", self._teller.address, detail=TOO_MUCH_UNREAD)
+        self.close()
+        self._is_blocked = blocks
+        if not blocks:
+            self._flow.decide(PASSED)
+
+    def _account(self) -> None:
+        """Say what is kept now."""
+        quic = self._quic if not self._is_blocked and self._flow.verdict is None else None
+        kept_bytes = quic.held_bytes if quic is not None else 0
+        if kept_bytes != self._kept_bytes:
+            self._desk.unread.change(self, self._kept_bytes, kept_bytes)
+            self._kept_bytes = kept_bytes

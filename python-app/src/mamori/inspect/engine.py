@@ -18,13 +18,15 @@ from mamori.inspect.commands import Accept, Command, Drop
 from mamori.inspect.connection import Connection
 from mamori.inspect.datagrams import DatagramFlow
 from mamori.inspect.desk import Desk, Parties
-from mamori.inspect.flow import MAX_FLOWS, ORIGINATOR, SHORTEST_TIMEOUT_S, Flow, FlowTable
+from mamori.inspect.flow import MAX_FLOWS, ORIGINATOR, SHORTEST_TIMEOUT_S, Ending, Flow, FlowTable
 from mamori.inspect.fragments import Discarded, FragmentTable
 from mamori.inspect.hold import Queued
 from mamori.inspect.judge import Judge
 from mamori.inspect.packet import SYN, TCP, UDP, Packet, PacketError, parse_packet
 
 _ANYONE = Parties(Heading.NONE, "", "", "", 0)
+
+TABLE_FULL = "more connections than can be remembered: some are forgotten while they go on"
 
 
 class Engine:
@@ -143,6 +145,8 @@ class Engine:
         for ended in self._flows.take_ended():
             if ended.flow.inspector is not None:
                 ended.flow.inspector.close()
+            if ended.ending is Ending.EVICTED and self._desk.is_news(TABLE_FULL):
+                self._desk.tell(_ANYONE, Function.SYSTEM, Action.REPORTED, "", TABLE_FULL, category="table-full")
 
     def _open(
         self, flow: Flow[Connection | DatagramFlow, str], queued: Queued, packet: Packet, direction: int

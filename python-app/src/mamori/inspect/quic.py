@@ -39,6 +39,9 @@ _MIN_FIRST_DATAGRAM = 1200
 """What a client fills its first datagram up to in every version; a server negotiates over nothing smaller (RFC 9000, 14.1)."""
 
 _LONG_HEADER, _FIXED_BIT = 0x80, 0x40
+ATTEMPT_BYTES, PIECE_BYTES = 4096, 150
+"""What an attempt costs beside its bytes, with two ciphers of OpenSSL, and a piece: for who asks what is held."""
+
 _MAX_CONNECTION_ID = 20
 _SAMPLE_BYTES = 16
 _MAX_NUMBER_BYTES = 4
@@ -145,6 +148,11 @@ class QuicReader:
         self._unreadable = 0
         self._is_first = True
         self._failure: str | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept of hellos that are not whole, and of their keys."""
+        return sum(ATTEMPT_BYTES + attempt.stream.held_bytes for attempt in self._attempts)
 
     def receive(self, datagram: bytes | memoryview) -> list[Event]:
         """One UDP payload. QuicError once no hello can come, after what came before it in the datagram, and from then on.
@@ -320,6 +328,10 @@ class _CryptoStream:
         self._held_bytes = 0
         self._finished = False
 
+    @property
+    def held_bytes(self) -> int:
+        return len(self._message) + self._held_bytes + len(self._pieces) * PIECE_BYTES
+
     def receive(self, frames: bytes) -> ClientHelloReceived | None:
         """A packet's frames (RFC 9000, section 12.4, what an Initial may hold); the hello when it is whole."""
         if self._finished:
@@ -339,6 +351,7 @@ class _CryptoStream:
         self._finished = True
         self._message = bytearray()
         self._pieces = {}
+        self._held_bytes = 0
         return ClientHelloReceived(hello, 0, size)
 
     def _take(self, start: int, piece: bytes) -> None:

@@ -47,6 +47,7 @@ from mamori.inspect.pop3 import Pop3Reader
 from mamori.inspect.smtp import SmtpReader
 from mamori.inspect.sniff import MAX_SNIFF_BYTES, Application, sniff
 from mamori.inspect.telling import Teller
+from mamori.inspect.unread import TOO_MUCH_UNREAD
 from mamori.inspect.viruses import Viruses
 from mamori.inspect.web_reader import DnsConnectionReader, HttpReader, TlsConnectionReader
 
@@ -65,10 +66,6 @@ _READERS: dict[Application, Callable[[tuple[int, int]], Reader]] = {
     Application.FTP: FtpReader,
 }
 _SERVER_FIRST = frozenset({Application.SMTP, Application.POP3, Application.IMAP, Application.FTP})
-
-
-TOO_MUCH_UNREAD = "too many connections are not whole"
-"""Why a connection is given up: see unread.py."""
 
 
 class Session:
@@ -251,7 +248,7 @@ class Session:
             self._on_findings(reader.receive(direction, data), direction)
             if isinstance(reader, HttpReader) and reader is self._reader and not self.is_over:
                 # What cannot be read behind the last message is told by the next call; these bytes must not pass before that.
-                reader.receive(direction, b"")
+                reader.check(direction)
         except ParseError as error:
             self._on_parse_error(error)
 
@@ -334,12 +331,13 @@ class Session:
 
     def _on_request(self, seen: RequestSeen) -> None:
         request, desk, judge = seen.request, self._desk, self._desk.judge
-        self.viruses.subject = str(request.urls[0]) if request.urls else request.target
+        addresses = [str(url) for url in request.urls]
+        self.viruses.subject = addresses[0] if addresses else request.target
         contact = judge.policy.block_page.contact
         desk.tally(self.parties, Function.DANGEROUS_SITE, "url")
         if self._teller.is_exempt:
             return
-        for address in map(str, request.urls):
+        for address in addresses:
             signature = desk.recall_infected(address) if judge.policy.virus.mode is Mode.BLOCK else None
             if signature is not None:
                 why = "it was infected when it was fetched before"
@@ -347,13 +345,13 @@ class Session:
                 desk.tally(self.parties, Function.VIRUS, "file", signature, 1, 1)
                 self._refuse(answer_infected(request, signature, contact))
                 return
-        for url in request.urls:
+        for url, address in zip(request.urls, addresses, strict=True):
             judgement = judge.judge_url(url)
             if judgement.blocking is not None:
-                self._teller.tell_blocked(judgement, str(url))
+                self._teller.tell_blocked(judgement, address)
                 self._refuse(answer_request(request, judgement.blocking, contact))
                 return
-            self._teller.tell_passed(judgement, str(url), url.host)
+            self._teller.tell_passed(judgement, address, url.host)
 
     def _refuse(self, page: bytes) -> None:
         """Answer the request in the server's place. Where an earlier response is still to come, the client would take the page for

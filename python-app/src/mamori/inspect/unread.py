@@ -15,6 +15,9 @@ MAX_UNREAD_BYTES = 24 << 20
 """Of an engine: 60 heads of the largest size that servers take, or 6,000 of the usual 4 KB, at one moment. With the streams'
 budget it leaves half of what the app may use to the flows themselves."""
 
+TOO_MUCH_UNREAD = "too many connections are not whole"
+"""What is told of who is given up."""
+
 _SMALLEST = 8
 """Who keeps less than 2**8 bytes is counted, and never given up: a flow costs more than that anyway."""
 
