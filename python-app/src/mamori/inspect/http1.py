@@ -76,6 +76,10 @@ class RequestReader:
         """The next bytes of the stream. Raises HttpError."""
         return self._messages.receive(data, self._on_head)
 
+    def check(self) -> None:
+        """HttpError if nothing can be read behind what `receive` gave last."""
+        self._messages.check()
+
     @property
     def held_bytes(self) -> int:
         """What the reader keeps of the stream, for the flow table's account: at most MAX_HEAD_BYTES."""
@@ -171,6 +175,10 @@ class ResponseReader:
     def receive(self, data: bytes | memoryview) -> list[Event]:
         """The next bytes of the stream. Raises HttpError."""
         return self._messages.receive(data, self._on_head)
+
+    def check(self) -> None:
+        """HttpError if nothing can be read behind what `receive` gave last."""
+        self._messages.check()
 
     @property
     def held_bytes(self) -> int:

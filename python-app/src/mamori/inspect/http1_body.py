@@ -197,7 +197,12 @@ def choose_framing(fields: Fields, version: tuple[int, int], is_response: bool) 
 
 def _content_length(fields: Fields, is_response: bool, found: list[Anomaly]) -> int | None:
     """The length, or None: then a request has no body, and a response goes on to the end. `5, 5` is 5 to everyone."""
-    values = fields.tokens("content-length") or fields.all("content-length")
+    stated = fields.all("content-length")
+    if not stated:
+        return None
+    if len(stated) == 1 and stated[0].isascii() and stated[0].isdigit() and len(stated[0]) <= _MAX_LENGTH_DIGITS:
+        return int(stated[0])
+    values = fields.tokens("content-length") or stated
     numbers = [_DIGITS.match(value) for value in values]
     lengths = {int(number[1][:_MAX_LENGTH_DIGITS]) for number in numbers if number}
     if any(

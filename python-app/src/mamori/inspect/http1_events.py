@@ -1,23 +1,24 @@
-"""What happens on an HTTP/1.x connection. Offsets are those of the direction's TCP stream, half open."""
+"""What happens on an HTTP/1.x connection. Offsets are those of the direction's TCP stream, half open.
+
+On the data path, so NamedTuples (see nfqueue/messages.py).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mamori.inspect.coding import Unseen
 from mamori.inspect.http1_head import Anomaly, ContentRange, Fields
 from mamori.inspect.http_url import Url
 
 
-@dataclass(frozen=True, slots=True)
-class AnomalyFound:
+class AnomalyFound(NamedTuple):
     start: int
     end: int
     kind: Anomaly
 
 
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
+class RequestReceived(NamedTuple):
     """The head of a request. `urls` are all that a server may read, the likeliest first; block if any of them is blocked."""
 
     start: int
@@ -29,8 +30,7 @@ class RequestReceived:
     urls: tuple[Url, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseReceived:
+class ResponseReceived(NamedTuple):
     """The head of a response, interim ones (1xx) included. `request` is what it answers, None where that was not seen."""
 
     start: int
@@ -43,8 +43,7 @@ class ResponseReceived:
     content_range: ContentRange | None
 
 
-@dataclass(frozen=True, slots=True)
-class BodyReceived:
+class BodyReceived(NamedTuple):
     """`raw` lies at [start, end) of the stream (chunk framing is outside); `data` is what it decodes to, at `position` of the
     decoded body: `raw` itself without a coding, empty where BodyUnseen was told."""
 
@@ -55,32 +54,28 @@ class BodyReceived:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class BodyUnseen:
+class BodyUnseen(NamedTuple):
     """From `start` on the body's decoded form is not known."""
 
     start: int
     reason: Unseen
 
 
-@dataclass(frozen=True, slots=True)
-class MessageEnded:
+class MessageEnded(NamedTuple):
     """`complete` is False when the connection ended before the message."""
 
     end: int
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Switched:
+class Switched(NamedTuple):
     """From `start` on the stream is another protocol's: the Upgrade field's, `h2` after a preface, "" in a CONNECT tunnel."""
 
     start: int
     protocol: str
 
 
-@dataclass(frozen=True, slots=True)
-class OpaqueReceived:
+class OpaqueReceived(NamedTuple):
     start: int
     end: int
     data: bytes | memoryview

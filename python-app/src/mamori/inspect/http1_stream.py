@@ -113,9 +113,12 @@ class MessageStream:
         chunks = self.body.framing if self.body is not None else None
         return len(self.head.held) + (chunks.held_bytes if isinstance(chunks, InChunks) else 0)
 
-    def receive(self, data: bytes | memoryview, on_head: _OnHead) -> list[Event]:
+    def check(self) -> None:
         if self.error:
             raise HttpError(self.error)
+
+    def receive(self, data: bytes | memoryview, on_head: _OnHead) -> list[Event]:
+        self.check()
         events: list[Event] = []
         base, at, size = self.offset, 0, len(data)
         self.offset += size

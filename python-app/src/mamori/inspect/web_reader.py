@@ -79,6 +79,10 @@ class HttpReader:
         events = connection.receive_client(data) if direction == ORIGINATOR else connection.receive_server(data)
         return self._findings(direction, events)
 
+    def check(self, direction: int) -> None:
+        """HttpError if the next call of `receive` would raise it."""
+        (self._connection.requests if direction == ORIGINATOR else self._connection.responses).check()
+
     def end(self, direction: int) -> list[Finding]:
         reader = self._connection.requests if direction == ORIGINATOR else self._connection.responses
         return self._findings(direction, reader.end())
@@ -93,8 +97,8 @@ class HttpReader:
         return self._connection.responses.pending > 1
 
     def _findings(self, direction: int, events: Iterable[Event]) -> list[Finding]:
-        base = self._offsets[direction]
         found: list[Finding] = []
+        base = self._offsets[direction]
         for event in events:
             match event:
                 case BodyReceived(start, end, raw, data):
@@ -132,15 +136,14 @@ class HttpReader:
         if response is not None and response.status == 206 and (span is None or span.first > 0):
             self._files[direction] = None
             return
-        subject = str(request.urls[0]) if request is not None and request.urls else ""
-        content_type = fields.get("content-type") or ""
+        content_type = "" if response is not None else fields.get("content-type") or ""
         number = max(self._next_file, *(body.next_file for body in self._files if body is not None), 0)
         self._next_file = number + 1
-        if response is None and content_type.lower().lstrip().startswith("multipart/"):
-            self._files[direction] = _Form(number, subject, content_type)
+        if content_type.lower().lstrip().startswith("multipart/"):
+            self._files[direction] = _Form(number, _subject_of(request), content_type)
             self._next_file = number + _FORM_NUMBERS
         else:
-            self._files[direction] = _Whole(number, subject, _name_of(fields, subject), _length_of(fields))
+            self._files[direction] = _Whole(number, request, fields)
 
 
 _FORM_NUMBERS = 1 << 20
@@ -158,14 +161,12 @@ class _Body(Protocol):
 
 
 class _Whole:
-    """The body is one file."""
+    """The body is one file. What it is called is asked of the heads when it has a first byte."""
 
-    __slots__ = ("_length", "_name", "_number", "_started", "_subject", "next_file")
+    __slots__ = ("_fields", "_number", "_request", "_started", "next_file")
 
-    def __init__(self, number: int, subject: str, name: str, length: int | None) -> None:
-        """`length`: how many bytes of the stream it takes, None where only its end says so."""
-        self._number, self._subject, self._name = number, subject, name
-        self._length = length
+    def __init__(self, number: int, request: RequestReceived | None, fields: Fields) -> None:
+        self._number, self._request, self._fields = number, request, fields
         self._started = False
         self.next_file = number + 1
 
@@ -173,7 +174,8 @@ class _Whole:
         if self._started:
             return []
         self._started = True
-        return [FileStarted(self._number, start, self._name, self._subject, self._length is None, self._length)]
+        subject, length = _subject_of(self._request), _length_of(self._fields)
+        return [FileStarted(self._number, start, _name_of(self._fields, subject), subject, length is None, length)]
 
     def receive(self, start: int, end: int, coding: Coding, data: bytes | memoryview) -> list[Finding]:
         found = self._start(start)
@@ -209,6 +211,10 @@ class _Form:
         self._unseen = True
         number = self.next_file - 1
         return [FileStarted(number, start, "", ""), FileUnseen(number, start, reason)]
+
+
+def _subject_of(request: RequestReceived | None) -> str:
+    return str(request.urls[0]) if request is not None and request.urls else ""
 
 
 def _length_of(fields: Fields) -> int | None:
