@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -63,8 +63,8 @@ def limited(lab: Lab) -> Lab:
     return lab
 
 
-def load(lab: Lab, mode: Mode) -> None:
-    lab.at(lab.box, "nft", "-f", "-", input=render_limits(mode), explain="load the limits")
+def load(lab: Lab, mode: Mode, *allowed: str) -> None:
+    lab.at(lab.box, "nft", "-f", "-", input=render_limits(mode, map(ip_network, allowed)), explain="load the limits")
 
 
 def counted(lab: Lab) -> dict[str, int]:
@@ -164,6 +164,16 @@ def test_a_port_scan_sees_few_ports_and_its_other_connections_go_on(limited: Lab
     before = arrived(limited)
     send(limited, (syn(port=port, source_port=2) for port in range(1, SCAN_PORTS.burst)))
     assert arrived(limited) == before + SCAN_PORTS.burst - 1, "those that it knows"
+
+
+@pytest.mark.parametrize("allowed", [(ATTACKER,), (f"{TARGET}/32", "10.79.0.3", "2001:db8::/32")], ids=["scanner", "target"])
+def test_the_scanner_that_the_owner_allows_sees_every_port(limited: Lab, allowed: tuple[str, ...]) -> None:
+    load(limited, Mode.BLOCK, *allowed)
+    send(limited, (syn(port=port) for port in range(1, 1024)))
+    assert (arrived(limited), counted(limited)) == (1023, {})
+    load(limited, Mode.BLOCK)
+    send(limited, (syn(port=port, source_port=2) for port in range(1, 1024)))
+    assert arrived(limited) <= 1023 + SCAN_PORTS.burst + 2
 
 
 def test_passive_ftp_and_a_browser_are_no_scan(limited: Lab) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
 
@@ -53,6 +53,21 @@ def test_off_is_empty_chains_that_keep_their_counters() -> None:
     assert rules(Mode.OFF) == []
     assert render_limits(Mode.OFF) == render_limits(Mode.BLOCK)[: len(render_limits(Mode.OFF))]
     assert all(f"  counter {name} {{ }}\n" in render_limits(Mode.OFF) for name in COUNTERS)
+
+
+def test_allowed_networks_pass_before_anything_is_counted() -> None:
+    allowed = list(map(ip_network, ("10.0.0.0/9", "10.128.0.0/9", "192.0.2.1", "2001:db8::1")))
+    text = [line for line in render_limits(Mode.BLOCK, allowed).splitlines() if line.startswith("add rule")]
+    passes = [
+        "ip saddr { 10.0.0.0/8, 192.0.2.1/32 } accept",
+        "ip daddr { 10.0.0.0/8, 192.0.2.1/32 } accept",
+        "ip6 saddr { 2001:db8::1/128 } accept",
+        "ip6 daddr { 2001:db8::1/128 } accept",
+    ]
+    for chain in ("prerouting", "established"):
+        first = f"add rule inet mamori_limits {chain} "
+        assert [line.removeprefix(first) for line in text if line.startswith(first)][:4] == passes
+    assert render_limits(Mode.OFF, allowed) == render_limits(Mode.OFF)
 
 
 def test_a_table_is_never_deleted_because_waiting_packets_would_go_with_its_hooks() -> None:

@@ -61,8 +61,9 @@ class Netfilter:
         self._logs_only = policy.ips.floods is Mode.LOG
         own, listed = list(map(ip_network, policy.block.addresses)), self._read(path for path, _ in feeds)
         bad, noted = ([*own, *listed], []) if mode is Mode.BLOCK else (own, listed)
-        self._load("known-bad addresses", render_known_bad(bad, map(ip_network, policy.allow.addresses), noted))
-        self._load("limits on floods and scans", render_limits(policy.ips.floods))
+        allowed = list(map(ip_network, policy.allow.addresses))
+        self._load("known-bad addresses", render_known_bad(bad, allowed, noted))
+        self._load("limits on floods and scans", render_limits(policy.ips.floods, allowed))
 
     def _read(self, feeds: Iterable[Path]) -> list[Network]:
         networks: list[Network] = []

@@ -17,9 +17,9 @@ only. Every system drops those by itself since about 2005.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
 
 from mamori.inspect.errors import ParseError
 from mamori.inspect.policy import Mode
@@ -104,10 +104,11 @@ class Noted:
     protocol: str
 
 
-def render_limits(mode: Mode) -> str:
+def render_limits(mode: Mode, allowed: Iterable[IPv4Network | IPv6Network] = ()) -> str:
     """Input of `nft -f`. The rules are changed in place, in one transaction; counters and what is known of sources stay.
 
-    With `log` the same is counted and noted, and passes. With `off` the chains are empty.
+    With `log` the same is counted and noted, and passes. With `off` the chains are empty. What comes from or goes to an `allowed`
+    network is not even counted.
     """
     lines = [f"table inet {TABLE} {{"]
     for version, (_, kind) in _TYPES.items():
@@ -127,8 +128,18 @@ def render_limits(mode: Mode) -> str:
         *(f"flush chain inet {TABLE} {name}" for name in (*_CHAINS, *COUNTERS)),
     ]
     if mode is not Mode.OFF:
-        lines += [_rule(*rule) for rule in (*_consequences(mode), *_early_rules(), *_late_rules())]
+        passes = tuple(_allowances(tuple(allowed)))
+        early, late = ([(chain, rule) for rule in passes] for chain in ("prerouting", "established"))
+        lines += [_rule(*rule) for rule in (*_consequences(mode), *early, *_early_rules(), *late, *_late_rules())]
     return "\n".join(lines) + "\n"
+
+
+def _allowances(allowed: Sequence[IPv4Network | IPv6Network]) -> Iterable[str]:
+    for version, (ip, _) in _TYPES.items():
+        # Collapsed, because nft refuses intervals that overlap.
+        networks = collapse_addresses(network for network in allowed if network.version == version)  # type: ignore[type-var]
+        if names := ", ".join(map(str, networks)):
+            yield from (f"{ip} {end} {{ {names} }} accept" for end in ("saddr", "daddr"))
 
 
 def _consequences(mode: Mode) -> Iterable[tuple[str, str]]:
