@@ -69,9 +69,11 @@ def _parser() -> argparse.ArgumentParser:
 
     from mamori.events.commands import add_commands as add_events
     from mamori.inspect.lists.commands import add_commands as add_lists
+    from mamori.inspect.scan.commands import add_commands as add_hashes
 
     add_events(commands, _write, _log)
     add_lists(commands, _write)
+    add_hashes(commands, _write)
 
     boot_state = commands.add_parser("boot-state", help="the boot loader's state").add_subparsers(required=True, metavar="COMMAND")
     show = boot_state.add_parser("show", allow_abbrev=False, help="which slot starts next, and why")

@@ -1,5 +1,6 @@
 """The command as people and scripts meet it: exit codes, streams, messages."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -182,3 +183,36 @@ def test_lists_are_compiled_and_looked_up(tmp_path: Path, capsys: pytest.Capture
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("www.bad.example: phish (Phishing)")
     assert second == "good.example: on no list"
+
+
+def test_hashes_of_files_are_compiled_and_files_looked_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad, good, source, out = (tmp_path / name for name in ("bad", "good", "list.hsb", "list.mhf"))
+    bad.write_bytes(b"harmful")
+    good.write_bytes(b"harmless")
+    source.write_bytes(f"{hashlib.sha256(b'harmful').hexdigest()}:7:Test.".encode() + b"\xff\n")
+    assert cli.main(["hashes", "compile", str(out), "--source", str(source)]) == 0
+    assert capsys.readouterr().out == f"1 entries, {out.stat().st_size} bytes\n"
+    assert cli.main(["hashes", "check", str(out), str(bad), str(good)]) == 0
+    assert capsys.readouterr().out == f"{out}: 1 entries\n{bad}: Test.\ufffd\n{good}: not on the list\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("compile", "out", "--source", "bad"), "bad: line 1: expected SHA-256:length or *:name"),
+        (("compile", "out", "--source", "none"), "none: No such file"),
+        (("compile", "none/out", "--source", "good"), "none: No such file"),
+        (("check", "good"), "good: content: expected a compiled list of hashes"),
+        (("check", "none"), "none: No such file"),
+    ],
+    ids=["a line that is none", "no source", "no folder", "a list that is none", "no list"],
+)
+def test_what_is_wrong_with_hashes_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad").write_text("not a hash\n")
+    Path("good").write_text(f"{'0' * 64}:*:Name\n")
+    assert cli.main(["hashes", *arguments]) == 2
+    assert says in capsys.readouterr().err
+    assert not Path("out").exists()

@@ -163,3 +163,17 @@ def test_known_files_take_the_memory_that_is_said() -> None:
     tracemalloc.stop()
     assert len(known) == MAX_KNOWN
     assert took < 5_000_000, took
+
+
+def test_a_pipe_or_a_folder_in_the_lists_place_stops_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "hashes"
+    compile_hashes([line(1)], path, "test")
+    source = HashSource(path)
+    source.refresh()
+    path.unlink()
+    for make in (os.mkfifo, os.mkdir):
+        make(path)
+        source.refresh()
+        assert source.problem in (f"{path}: not a file", f"{path}: Is a directory")
+        assert source.find(digest(1), 7) == "Virus.1", "the old list stays"
+        path.rmdir() if path.is_dir() else path.unlink()

@@ -19,6 +19,7 @@ import contextlib
 import mmap
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -145,9 +146,13 @@ class HashList:
 def open_hashes(path: Path) -> HashList:
     """The list in a file; MamoriError if it is not there, cannot be read or is not one."""
     try:
-        with path.open("rb") as file:
+        # Without O_NONBLOCK, opening a pipe would wait for its writer, and the office's packets with it.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise MamoriError(f"{path}: not a file")
             # An empty file cannot be mapped.
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if status.st_size else b""
     except OSError as error:
         raise MamoriError(f"{path}: {error.strerror}") from error
     try:
