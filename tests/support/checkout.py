@@ -32,8 +32,9 @@ def text_files() -> dict[Path, str]:
     return {path: content.decode(errors="replace") for path, content in contents.items() if b"\0" not in content}
 
 
+@cache
 def python_files() -> dict[Path, ast.Module]:
-    """Every Python file with its syntax tree; `inv` is one, too."""
+    """Every Python file with its syntax tree; `inv` is one, too. For all tests the same, so look and do not touch."""
     return {
         path: ast.parse((ROOT / path).read_bytes(), str(path)) for path in files() if path.suffix == ".py" or path == Path("inv")
     }
