@@ -45,7 +45,7 @@ from mamori.inspect.mime import MailReader
 from mamori.inspect.policy import Mode
 from mamori.inspect.pop3 import Pop3Reader
 from mamori.inspect.smtp import SmtpReader
-from mamori.inspect.sniff import MAX_SNIFF_BYTES, Application, sniff
+from mamori.inspect.sniff import MAX_SNIFF_BYTES, Application, is_dns_query, sniff
 from mamori.inspect.telling import Teller
 from mamori.inspect.unread import TOO_MUCH_UNREAD
 from mamori.inspect.viruses import Viruses
@@ -217,6 +217,8 @@ class Session:
     def _sniff(self, heads: tuple[bytes, bytes], direction: int, data: bytes) -> None:
         heads = (heads[0] + data, heads[1]) if direction == ORIGINATOR else (heads[0], heads[1] + data)
         application = sniff(heads[ORIGINATOR][:MAX_SNIFF_BYTES], heads[RESPONDER][:MAX_SNIFF_BYTES])
+        if application is None and self._flow.responder[1] == DNS_PORT and is_dns_query(heads[ORIGINATOR]):
+            application = Application.UNKNOWN  # the server would have to speak first to say so, and has the question then
         if application is None:
             self._heads = heads
             return

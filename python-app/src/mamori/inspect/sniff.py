@@ -47,6 +47,8 @@ _CODE_220 = re.compile(rb"220[ -]")
 
 _WARNING = b"\x15\x03\x01\0\2\1"  # RFC 8446, section 6: an alert's record with a level of 1; any version
 
+_DNS_BYTES = 8  # the length, the id, the flags, the number of questions
+
 _SMTP_FIRST = re.compile(rb"(?:EHLO|HELO|LHLO)\b", re.IGNORECASE)
 _FTP_FIRST = re.compile(rb"(?:USER|AUTH|FEAT|OPTS|HOST|CLNT|SYST|ACCT)\b", re.IGNORECASE)
 _POP3_FIRST = re.compile(rb"(?:CAPA|APOP|STLS)\b", re.IGNORECASE)
@@ -81,6 +83,12 @@ def sniff(client: bytes, server: bytes) -> Application | None:
     if from_server is None and server.startswith(b"220"):
         from_server = _after_220(client, server)
     return Application.UNKNOWN if from_server is None and is_full else from_server
+
+
+def is_dns_query(start: bytes) -> bool:
+    """Whether a client asks DNS over TCP (RFC 1035, section 4.2.2): a length, QR clear, and one question, which is all that servers
+    take (RFC 9619). Many protocols may look like that, so it is for who knows the port to ask."""
+    return len(start) >= _DNS_BYTES and start[:2] >= b"\0\x0c" and not start[4] & 0x80 and start[6:8] == b"\0\1"
 
 
 def _sniff_server(start: bytes) -> Application | None:
