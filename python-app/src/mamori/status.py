@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -54,6 +55,8 @@ def read_status(device: Device, now_s: float, monotonic_s: float) -> dict[str, A
         "bridge": read("bridge", lambda: _read_bridge(device, release)),
         "inspect": read("inspect", lambda: _read_inspect(device, monotonic_s)),
         "signatures": read("signatures", lambda: _read_signatures(device, monotonic_s)),
+        "lists": read("lists", lambda: _read_lists(device, now_s)),
+        "events": read("events", lambda: _read_events(device)),
         "data": read("data", lambda: _read_data(device)),
         "uptime_s": read("uptime_s", lambda: _read_uptime(device)),
         "clock": read("clock", lambda: _clock_part(release, now_s)),
@@ -173,6 +176,7 @@ def _packets_part(packets: Any) -> dict[str, Any] | None:
     def total(*keys: str) -> int:
         return sum(_number(worker, *keys) for worker in workers)
 
+    databases = {str(worker["scanner"].get("database")) for worker in workers if isinstance(worker.get("scanner"), dict)}
     scanners = {str(worker["scanner"].get("condition")) for worker in workers if isinstance(worker.get("scanner"), dict)}
     return {
         "workers": len(workers),
@@ -183,6 +187,7 @@ def _packets_part(packets: Any) -> dict[str, Any] | None:
         "flows": total("flows"),
         "bugs": total("bugs"),
         "scanner": scanners.pop() if len(scanners) == 1 else "mixed" if scanners else "unknown",
+        "scanner_database": databases.pop() if len(databases) == 1 else "",
         "list_records": max((_number(worker, "policy", "list_records") for worker in workers), default=0),
         "policy_problem": str(packets.get("policy_problem") or ""),
     }
@@ -201,6 +206,28 @@ def _read_signatures(device: Device, monotonic_s: float) -> dict[str, Any]:
         **{key: _number(report, key) for key in ("supplies", "rules", "refused", "alerts", "kills")},
         "problem": str(report.get("problem") or ""),
     }
+
+
+def _read_lists(device: Device, now_s: float) -> dict[str, Any]:
+    """The file of names and URLs; how many of them the workers have is in their part. No feed has come yet: no age."""
+    try:
+        return {"age_s": max(0, int(now_s - device.lists.stat().st_mtime))}
+    except FileNotFoundError:
+        return {"age_s": None}
+
+
+def _read_events(device: Device) -> dict[str, Any]:
+    """Whether somebody takes events, and how much room those that were written take."""
+    folder = os.open(device.events_socket.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.connect(f"/proc/self/fd/{folder}/{device.events_socket.name}")  # however long the path is
+    except ConnectionRefusedError:
+        raise UnreadableError("nobody writes them") from None
+    finally:
+        os.close(folder)
+    files = (device.events_database.with_name(device.events_database.name + end) for end in ("", "-wal"))
+    return {"size_bytes": sum(file.stat().st_size for file in files if file.exists())}
 
 
 def _number(part: Any, *keys: str) -> int:

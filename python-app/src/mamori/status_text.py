@@ -8,6 +8,12 @@ from typing import Any
 
 _LABEL_WIDTH = 12
 
+FALLBACK_DATABASE = "Mamori.Database.Fallback"
+"""What the image's own virus signatures call themselves (overlay, clamd-fallback)."""
+
+OLD_LISTS_DAYS = 3
+"""Feeds come several times a day; a weekend without any is news."""
+
 
 class Tone(enum.Enum):
     """How a line feels, as an SGR colour (ECMA-48, 8.3.117)."""
@@ -36,6 +42,8 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str, Tone]]:
         "bridge": ("bridge", _bridge),
         "inspect": ("inspection", _inspect),
         "signatures": ("signatures", _signatures),
+        "lists": ("lists", _lists),
+        "events": ("events", _events),
         "data": ("data", _data),
         "uptime_s": ("uptime", _uptime),
         "clock": ("clock", _clock),
@@ -94,6 +102,8 @@ def _inspect(part: Mapping[str, Any]) -> tuple[str, Tone]:
 def _workers(part: Mapping[str, Any]) -> tuple[str, Tone]:
     wanted, lost = part["workers_wanted"], part["overrun"]
     text = f"{part['workers']} of {wanted}, {part['flows']} connections, {part['received']} packets"
+    if part["list_records"]:
+        text += f", {part['list_records']} names and URLs"
     if lost:
         text += f", {lost} {'passed unseen' if part['fail_open'] else 'dropped'} for want of time"
     if part["bugs"]:
@@ -102,6 +112,8 @@ def _workers(part: Mapping[str, Any]) -> tuple[str, Tone]:
 
 
 def _scanner(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    if part["scanner"] == "up" and part["scanner_database"] == FALLBACK_DATABASE:
+        return "only known hashes and the test virus: no feed has come", Tone.POOR
     if part["scanner"] == "up":
         return "scanned", Tone.GOOD
     return f"only known hashes: the scanner is {part['scanner']}", Tone.POOR
@@ -119,6 +131,17 @@ def _signatures(part: Mapping[str, Any]) -> tuple[str, Tone]:
     if part["problem"]:
         text += f"; the new rules were refused: {part['problem']}".replace("\n", " ")
     return text, Tone.GOOD if part["condition"] == "up" and not part["problem"] else Tone.BAD
+
+
+def _lists(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    if part["age_s"] is None:
+        return "none: no feed has come", Tone.POOR
+    days = part["age_s"] // 86400
+    return f"{days} days old" if days else "of the last day", Tone.GOOD if days < OLD_LISTS_DAYS else Tone.POOR
+
+
+def _events(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    return f"written, {_size(part['size_bytes'])}", Tone.GOOD
 
 
 def _data(part: Mapping[str, Any]) -> tuple[str, Tone]:

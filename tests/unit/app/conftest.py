@@ -1,7 +1,9 @@
 """A device's file system as a folder of real files: what the kernel, the initramfs and the host leave on an appliance."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,8 +58,8 @@ def _files() -> dict[str, str]:
 
 
 @pytest.fixture
-def device(tmp_path: Path) -> Device:
-    """A healthy appliance."""
+def device(tmp_path: Path) -> Iterator[Device]:
+    """A healthy appliance, with somebody who takes events."""
     device = Device(tmp_path / "root")
     for name, text in _files().items():
         path = device.root / name
@@ -67,7 +69,11 @@ def device(tmp_path: Path) -> Device:
     device.release.write_bytes(encode(RELEASE))
     device.secure_boot.parent.mkdir(parents=True)
     device.secure_boot.write_bytes(b"\x06\0\0\0\x01")
-    return device
+    device.events_socket.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as writer:
+        with contextlib.chdir(device.events_socket.parent):  # the whole path may be too long for an address
+            writer.bind(device.events_socket.name)
+        yield device
 
 
 @pytest.fixture

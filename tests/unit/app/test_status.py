@@ -1,14 +1,18 @@
 """`mamori status` over a device that is a real folder: each part well, and each part unwell without hiding the others."""
 
+import contextlib
 import json
+import os
+import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from mamori.inspect.report import STALE_AFTER_S
 from mamori.paths import Device
 from mamori.status import read_status
-from mamori.status_text import render_status
+from mamori.status_text import FALLBACK_DATABASE, render_status
 
 NOW = 1_795_000_100.0
 MONOTONIC = 500.0
@@ -63,6 +67,8 @@ def test_a_healthy_appliance_says_all_of_this(device: Device, report) -> None:
         },
         "inspect": {"running": True, "age_s": 1.5, "condition": "forwarding", "text": "br0 forwards", "packets": None},
         "signatures": {"condition": "absent"},
+        "lists": {"age_s": None},
+        "events": {"size_bytes": 0},
         "uptime_s": 93784.51,
         "clock": {"now": 1_795_000_100, "build_time": 1_795_000_000, "sane": True},
         "unreadable": {},
@@ -180,7 +186,7 @@ def test_an_interface_that_is_down_has_no_carrier_to_tell(device: Device) -> Non
 def test_people_see_short_aligned_lines(device: Device, report, write: Write) -> None:
     write("sys/class/net/lan/carrier", "0")
     lines = render_status(status(device), colour=False).splitlines()
-    data = lines.pop(7)
+    data = lines.pop(9)
     assert data.startswith("data        ")
     assert " free of " in data
     assert lines == [
@@ -191,6 +197,8 @@ def test_people_see_short_aligned_lines(device: Device, report, write: Write) ->
         "bridge      lan: no carrier",
         "inspection  running: br0 forwards",
         "signatures  no signature engine on this box",
+        "lists       none: no feed has come",
+        "events      written, 0 B",
         "uptime      1 d 02:03:04",
         "clock       after the build time",
         "  wan       forwarding, 02:00:00:00:00:01, in 2.0 KiB, out 3.0 MiB",
@@ -228,8 +236,9 @@ def test_trouble_is_red_and_only_where_colour_is_wanted(device: Device, report, 
 
 def test_nothing_readable_is_still_a_status(tmp_path) -> None:
     found = read_status(Device(tmp_path), NOW, MONOTONIC)
-    assert set(found["unreadable"]) == set(found) - {"unreadable", "signatures"}
+    assert set(found["unreadable"]) == set(found) - {"unreadable", "signatures", "lists"}
     assert found["signatures"] == {"condition": "absent"}
+    assert found["lists"] == {"age_s": None}
     assert len(render_status(found, colour=False).splitlines()) == len(found) - 1
 
 
@@ -272,7 +281,7 @@ WORKER = {
     "flows": 7,
     "bugs": 0,
     "queue": {"received": 100, "overrun": 2},
-    "scanner": {"condition": "down"},
+    "scanner": {"condition": "down", "database": "Mamori.1"},
     "policy": {"list_records": 5},
 }
 
@@ -289,13 +298,55 @@ def test_the_workers_are_told_in_sum(device: Device, report) -> None:
         "flows": 14,
         "bugs": 0,
         "scanner": "down",
+        "scanner_database": "Mamori.1",
         "list_records": 5,
         "policy_problem": "policy.toml: bad",
     }
     lines = render_status(status(device), colour=False).splitlines()
-    assert "  workers   2 of 2, 14 connections, 200 packets, 4 passed unseen for want of time" in lines
+    assert "  workers   2 of 2, 14 connections, 200 packets, 5 names and URLs, 4 passed unseen for want of time" in lines
     assert "  viruses   only known hashes: the scanner is down" in lines
     assert "  policy    policy.toml: bad" in lines
+
+
+@pytest.mark.parametrize(
+    ("scanner", "says"),
+    [
+        ({"condition": "up", "database": "Mamori.1"}, "scanned"),
+        ({"condition": "up", "database": FALLBACK_DATABASE}, "only known hashes and the test virus: no feed has come"),
+        ({"condition": "absent"}, "only known hashes: the scanner is absent"),
+    ],
+)
+def test_viruses(device: Device, report, scanner: dict, says: str) -> None:
+    report(1.5, {"workers": [{**WORKER, "scanner": scanner}], "workers_wanted": 1, "fail_open": True, "policy_problem": ""})
+    assert f"  viruses   {says}" in render_status(status(device), colour=False).splitlines()
+
+
+def test_the_name_of_the_fallback_is_that_in_the_image() -> None:
+    signatures = Path(__file__).parents[3] / "overlay/common/usr/lib/mamori/clamd-fallback/mamori.ndb"
+    assert f"\n{FALLBACK_DATABASE}:" in signatures.read_text()
+
+
+@pytest.mark.parametrize(
+    ("age_s", "says"),
+    [(60, "of the last day"), (2 * 86400, "2 days old"), (40 * 86400, "40 days old"), (-60, "of the last day")],
+)
+def test_lists(device: Device, age_s: int, says: str) -> None:
+    device.lists.parent.mkdir(parents=True)
+    device.lists.write_bytes(b"")
+    os.utime(device.lists, (NOW - age_s, NOW - age_s))
+    assert f"lists       {says}" in render_status(status(device), colour=False).splitlines()
+
+
+def test_events_that_nobody_writes_are_told(device: Device) -> None:
+    device.events_database.parent.mkdir(parents=True)
+    device.events_database.write_bytes(bytes(3000))
+    device.events_database.with_name(f"{device.events_database.name}-wal").write_bytes(bytes(72))
+    assert status(device)["events"] == {"size_bytes": 3072}
+    device.events_socket.unlink()
+    assert status(device)["unreadable"]["events"].endswith("No such file or directory")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone, contextlib.chdir(device.events_socket.parent):
+        gone.bind(device.events_socket.name)
+    assert status(device)["unreadable"]["events"] == "nobody writes them"
 
 
 @pytest.mark.parametrize("packets", [{}, {"workers": None}, {"workers": [None, {"queue": 1}]}, {"workers": "x"}], ids=str)
