@@ -16,10 +16,11 @@ _SYN, _ACK, _PSH = 2, 16, 24
 
 @dataclass
 class Talk:
-    """Frames in order, a hundredth of a second apart. `tags` are VLAN tags of all of them."""
+    """Frames in order, a hundredth of a second apart. `tags` are VLAN tags of all of them; `office` is who has OFFICE_MAC."""
 
     tags: tuple[tuple[int, int], ...] = ()
     frames: list[bytes] = field(default_factory=list)
+    office: str = OFFICE
 
     def tcp(
         self, port: int, *turns: tuple[str, bytes], source_port: int = 40000, ends: tuple[str, str] = (OFFICE, OUTSIDE)
@@ -33,7 +34,7 @@ class Talk:
             acknowledged = next_[other] if flags & _ACK else 0
             segment = packets.tcp(data, ports=(ours, theirs), sequence=next_[side], acknowledgement=acknowledged, flags=flags)
             next_[side] += len(data) + bool(flags & _SYN)
-            self.ip(segment, packets.TCP, ends if side == "c" else ends[::-1], from_office=(side == "c") == (ends[0] == OFFICE))
+            self.ip(segment, packets.TCP, ends if side == "c" else ends[::-1])
 
         send("c", b"", _SYN)
         send("s", b"", _SYN | _ACK)
@@ -45,13 +46,13 @@ class Talk:
         return self
 
     def udp(self, ports: tuple[int, int], data: bytes, ends: tuple[str, str] = (OFFICE, OUTSIDE)) -> Talk:
-        self.ip(packets.udp(data, ports=ports), packets.UDP, ends, from_office=ends[0] == OFFICE)
+        self.ip(packets.udp(data, ports=ports), packets.UDP, ends)
         return self
 
-    def ip(self, payload: bytes, protocol: int, ends: tuple[str, str], *, from_office: bool) -> None:
+    def ip(self, payload: bytes, protocol: int, ends: tuple[str, str]) -> None:
         packed = ip_address(ends[0]).packed, ip_address(ends[1]).packed
         make, kind = (packets.ipv4, 0x0800) if len(packed[0]) == 4 else (packets.ipv6, 0x86DD)
-        source = OFFICE_MAC if from_office else OUTSIDE_MAC
+        source = OFFICE_MAC if ends[0] == self.office else OUTSIDE_MAC
         self.frames.append(ethernet(kind, make(payload, protocol, ends=packed), *self.tags, source=source))
 
     def pcap(self, snap_bytes: int = 1 << 18) -> bytes:
