@@ -19,7 +19,7 @@ from typing import Any
 
 from mamori.inspect.commands import Accept, Drop, Replace
 from mamori.inspect.craft import SEQUENCE_MASK, CraftError, normalise, overwrite, parse_syn_options
-from mamori.inspect.desk import MAX_HELD_BYTES, PASSED, Desk, ExpectedData, Parties
+from mamori.inspect.desk import PASSED, Desk, ExpectedData, Parties
 from mamori.inspect.flow import ORIGINATOR, RESPONDER, Flow
 from mamori.inspect.hold import TAIL_S, WINDOW_BYTES, WINDOW_S, Held, HoldQueue, Queued
 from mamori.inspect.interpose import DEFAULT_MSS, Deliver, Interposer, Pass, Side
@@ -119,7 +119,7 @@ class Connection:
             for direction in (ORIGINATOR, RESPONDER):
                 for held in self._holds[direction].take_all():
                     if is_blocked:
-                        self._desk.held_bytes -= len(held.queued.data)
+                        self._desk.let_go(held.queued.data)
                         self._drop(held.queued)
                     else:
                         self._release_one(held, direction)
@@ -227,7 +227,7 @@ class Connection:
         hold.overwrites.clear()
         self._reach[direction] = self._out[direction] = 0
         for held in hold.take_all():
-            self._desk.held_bytes -= len(held.queued.data)
+            self._desk.let_go(held.queued.data)
             self._drop(held.queued)
 
     # --- passing and holding -----------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class Connection:
             whole = self._session.viruses.delivers_whole
             wait_s = WINDOW_S if whole else TAIL_S
             hold.add(Held(queued, packet, start, end, self._desk.now + wait_s, self._holding and not whole))
-            self._desk.held_bytes += len(queued.data)
+            self._desk.hold(queued.data)
         else:
             self._let_go(queued, packet, start, end, direction)
         self._settle()
@@ -249,7 +249,9 @@ class Connection:
         """After something was judged, or time has passed: let go of what need not wait any more."""
         if self._interposer is not None or self._is_left:
             return
-        is_full = self._desk.held_bytes > MAX_HELD_BYTES
+        if not self._holds[0].packets and not self._holds[1].packets and self._session.block is None:
+            return
+        is_full = self._desk.holds_too_much
         for direction in (ORIGINATOR, RESPONDER):
             if is_full and self._holds[direction].packets:
                 self._session.viruses.give_up(direction)
@@ -276,7 +278,7 @@ class Connection:
             self._release_one(held, direction)
 
     def _release_one(self, held: Held, direction: int) -> None:
-        self._desk.held_bytes -= len(held.queued.data)
+        self._desk.let_go(held.queued.data)
         if held.start > self._next[direction]:
             self._drop(held.queued)  # still behind a hole, and unread: its sender sends it again
         else:
@@ -287,7 +289,7 @@ class Connection:
         hold, is_urgent = self._holds[direction], bool(packet.flags & URG)
         if hold.overwrites:
             hold.forget_before(self._flow.stream(direction).acknowledged)
-        ranges = hold.overwrites_in(start, end)
+        ranges = hold.overwrites_in(start, end) if hold.overwrites else []
         if end > start:
             self._session.viruses.let_out(direction, start, end)
             self._out[direction] = max(self._out[direction], end)
@@ -313,7 +315,8 @@ class Connection:
 
     @property
     def _is_exempt(self) -> bool:
-        return self._desk.judge.exempts(self._flow.originator[0], self._flow.responder[0])
+        judge = self._desk.judge
+        return judge.has_exemptions and judge.exempts(self._flow.originator[0], self._flow.responder[0])
 
     def _decide(self, queued: Queued, packet: Packet, direction: int) -> None:
         """The session has seen enough, and so has, perhaps, the signature engine: then the kernel need not ask again."""
@@ -352,7 +355,7 @@ class Connection:
         self._flow.release()
         for side in (ORIGINATOR, RESPONDER):
             for held in self._holds[side].take_all():
-                self._desk.held_bytes -= len(held.queued.data)
+                self._desk.let_go(held.queued.data)
                 self._interpose(held.queued, held.packet, side)
 
     def _interpose(self, queued: Queued, packet: Packet, direction: int) -> None:

@@ -18,6 +18,10 @@ MAX_HELD_BYTES = 16 << 20
 """Packets that wait for a verdict on their file, of one engine: 250 super-packets. Beyond it the oldest is let go by the policy's
 word on what could not be scanned."""
 
+MAX_HELD_PACKETS = 1024
+"""And so many of them: half of what the kernel's queue takes (nfqueue.queue, MAX_LENGTH). When that is full, everybody's packets
+pass unseen, or none does: one sender of tiny segments must not bring that about."""
+
 MAX_INFECTED = 4096
 """Addresses that are remembered as infected. A retry comes within minutes; a day's finds of an office are a handful."""
 
@@ -91,7 +95,7 @@ class Desk:
         self.out: list[Command] = []
         self.wall_offset_s = wall_offset_s
         self.now = 0.0
-        self.held_bytes = 0
+        self.held_bytes = self.held_packets = 0
         self.unread = Unread()
         self.next_scan = 1
         self.scans: dict[int, tuple[ScanOwner, int]] = {}
@@ -143,6 +147,20 @@ class Desk:
     ) -> None:
         """For the statistics."""
         self.out.append(Tally(function, unit, parties.terminal_mac, parties.terminal, category, scanned, blocked))
+
+    def hold(self, data: memoryview) -> None:
+        """A packet waits."""
+        self.held_bytes += len(data)
+        self.held_packets += 1
+
+    def let_go(self, data: memoryview) -> None:
+        """It does not wait any more."""
+        self.held_bytes -= len(data)
+        self.held_packets -= 1
+
+    @property
+    def holds_too_much(self) -> bool:
+        return self.held_bytes > MAX_HELD_BYTES or self.held_packets > MAX_HELD_PACKETS
 
     def text_of(self, address: bytes) -> str:
         """An IP or MAC address, the same string for all flows that it has: 200 bytes of each flow less."""
