@@ -130,8 +130,13 @@ def test_a_name_is_found_until_the_owner_wants_it_refused(web: Web, phase: Phase
 
 
 @pytest.mark.parametrize("way", [Way.OUT4, Way.OUT6], ids=lambda way: way.name)
-def test_a_harmless_name_is_found_over_tcp(web: Web, phase: Phase, way: Way) -> None:
-    assert ask(web, GOOD, tcp=True, way=way).addresses == (ANSWERS[A],), phase
+def test_over_tcp_the_connection_is_cut(web: Web, phase: Phase, way: Way) -> None:
+    assert ask(web, GOOD, tcp=True, way=way).addresses == (ANSWERS[A],)
+    if phase is Phase.BLOCKED:
+        with pytest.raises((ConnectionError, struct.error)):
+            ask(web, BAD, tcp=True, way=way)
+    else:
+        assert ask(web, BAD, tcp=True, way=way).addresses == (ANSWERS[A],)
 
 
 def test_another_kind_of_question_is_refused_too(web: Web, phase: Phase) -> None:
