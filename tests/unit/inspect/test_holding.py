@@ -8,6 +8,8 @@ from tests.support.conversation import CLIENT, Connection, Network
 
 UPLOAD = b"PUT /x HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 5\r\n\r\nhello"
 
+NEXT = b"PUT /y HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 1000000\r\n\r\n"
+
 
 def wait_for_the_scanner(network: Network) -> Connection:
     """A connection with a file that no scanner has judged."""
@@ -36,8 +38,9 @@ def test_large_packets_that_wait_fill_no_more_memory_than_stated() -> None:
     network = Network()
     connections = [wait_for_the_scanner(network) for _ in range(MAX_HELD_BYTES // 600_000 + 5)]
     for connection in connections:
-        for number in range(10):
-            connection.segment(CLIENT, len(UPLOAD) + number * 60_000, b"x" * 60_000)
+        connection.client(NEXT)
+        for _ in range(10):
+            connection.client(b"x" * 60_000)
             assert network.engine.held_bytes <= MAX_HELD_BYTES + 65_535
     assert {event.action.value for event in network.events} == {"unseen"}
 
