@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 
 from tests.support import packets
 from tests.support.conversation import CLIENT, SERVER, Carrier, Connection, Network, over_ipv4
@@ -48,13 +48,14 @@ def as_super_packets(segment: bytes, side: int) -> list[tuple[bytes, int]]:
 
 def fragmented(chance: random.Random, is_ipv6: bool) -> Carrier:
     """Some segments in fragments, in any order, some of those twice."""
+    numbers = count(1)
 
     def carry(segment: bytes, side: int) -> list[tuple[bytes, int]]:
         if len(segment) < 40 or chance.random() < 0.5:
             return (over_ipv6 if is_ipv6 else over_ipv4)(segment, side)
         ends = (packets.CLIENT6, packets.SERVER6) if is_ipv6 else (packets.CLIENT, packets.SERVER)
         ends = ends if side == CLIENT else ends[::-1]
-        number, cut = chance.randrange(1, 0xFFFF), 8 * chance.randrange(1, len(segment) // 8)
+        number, cut = next(numbers), 8 * chance.randrange(1, len(segment) // 8)
         parts = [(0, segment[:cut], True), (cut, segment[cut:], False)]
         chance.shuffle(parts)
         parts += parts[: chance.random() < 0.2]

@@ -119,16 +119,30 @@ def _stage(coding: str) -> _Stage | None:
 
 class _Gzip:
     """RFC 1952. Further members are read on, as RFC 1952 (2.2) says and Firefox and Python do; Chrome and curl stop after
-    the first. Bytes after the end that are no member are ignored, as all of them do."""
+    the first. Bytes after the end that are no member are ignored, as all of them do. What does not begin as gzip is given as
+    it is: wget, and curl unless it is told to decode, keep it so."""
 
-    __slots__ = ("_between", "_inflate", "_members")
+    __slots__ = ("_between", "_inflate", "_is_plain", "_members", "_start")
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(_WINDOW_GZIP)
+        self._start = b""
+        self._is_plain: bool | None = None
         self._between: bytes | None = None  # what came after a member, until it is clear whether another one follows
         self._members = 1
 
     def decode(self, data: bytes, room: int) -> tuple[bytes, Unseen | None]:
+        if self._is_plain is None:
+            data = self._start = self._start + data
+            self._is_plain = False if data.startswith(_GZIP_MAGIC) else None if _GZIP_MAGIC.startswith(data) else True
+            if self._is_plain is None:
+                return b"", None
+            self._start = b""
+        if self._is_plain:
+            return data[: room + 1], None
+        return self._inflated(data, room)
+
+    def _inflated(self, data: bytes, room: int) -> tuple[bytes, Unseen | None]:
         parts: list[bytes] = []
         while data and room >= 0:
             if self._between is not None:
