@@ -6,10 +6,15 @@ import enum
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from mamori.events.escape import printable
+
 _LABEL_WIDTH = 12
 
 FALLBACK_DATABASE = "Mamori.Database.Fallback"
 """What the image's own virus signatures call themselves (overlay, clamd-fallback)."""
+
+SHOWN_PROBLEMS = 8
+"""Lines on what is wrong with the policy: more would push the rest off a screen of 24."""
 
 OLD_LISTS_DAYS = 3
 """Feeds come several times a day; a weekend without any is news."""
@@ -58,10 +63,19 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str, Tone]]:
         yield "  workers", *_workers(packets)
         yield "  viruses", *_scanner(packets)
         if packets["policy_problem"]:
-            yield "  policy", packets["policy_problem"].replace("\n", " "), Tone.BAD
+            yield from _policy_problems(packets["policy_problem"])
     if status["bridge"]:
         for port in status["bridge"]["ports"]:
             yield f"  {port['name']}", *_port(port)
+
+
+def _policy_problems(text: str) -> Iterator[tuple[str, str, Tone]]:
+    """A line for each, the first ones; the report has all of them (`mamori status --json`)."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for at, line in enumerate(lines[:SHOWN_PROBLEMS]):
+        yield "" if at else "  policy", printable(line), Tone.BAD
+    if len(lines) > SHOWN_PROBLEMS:
+        yield "", f"and {len(lines) - SHOWN_PROBLEMS} lines more", Tone.BAD
 
 
 def _release(part: Mapping[str, Any]) -> tuple[str, Tone]:

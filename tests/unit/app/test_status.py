@@ -308,6 +308,17 @@ def test_the_workers_are_told_in_sum(device: Device, report) -> None:
     assert "  policy    policy.toml: bad" in lines
 
 
+def test_what_is_wrong_with_the_policy_has_a_line_each_and_leaves_room_for_the_rest(device: Device, report) -> None:
+    problems = "\n".join(f"p: key{number}: expected \x1b[2J" for number in range(100)) + "\n    hint: did you mean `x`?"
+    report(1.5, {"workers": [WORKER], "workers_wanted": 1, "fail_open": True, "policy_problem": problems})
+    lines = render_status(status(device), colour=False).splitlines()
+    at = lines.index("  policy    p: key0: expected \\x1b[2J")
+    assert lines[at + 1 : at + 9] == [
+        *(f"            p: key{number}: expected \\x1b[2J" for number in range(1, 8)),
+        "            and 93 lines more",
+    ]
+
+
 @pytest.mark.parametrize(
     ("scanner", "says"),
     [

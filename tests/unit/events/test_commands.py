@@ -8,7 +8,9 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,16 +180,40 @@ def test_a_repeated_event_says_how_often(device: Device, fill: Fill) -> None:
     assert "again  ×3  [" in lines(device, "events")[0]
 
 
-def test_colour_is_for_terminals_only(device: Device, office: None) -> None:
-    assert "\x1b" not in run(device, "events").stdout
+def on_a_terminal(device: Device, *arguments: str, columns: int, **environment: str) -> str:
+    """What a terminal of so many columns gets."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "--root", str(device.root), "events", "--limit", "9", "--action", "blocked"], env=ENVIRONMENT, stdout=follower
-    )
+    termios.tcsetwinsize(follower, (24, columns))
+    argv = [*COMMAND, "--root", str(device.root), "events", *arguments]
+    process = subprocess.Popen(argv, env={**ENVIRONMENT, **environment}, stdout=follower)
     assert process.wait(patience_s(20)) == 0
     os.close(follower)
-    assert b"\x1b[31mblocked  \x1b[0m" in os.read(leader, 10_000)
+    text = os.read(leader, 10_000).decode()
     os.close(leader)
+    return text.replace("\r\n", "\n")
+
+
+def test_colour_is_for_terminals_only(device: Device, office: None) -> None:
+    assert "\x1b" not in run(device, "events").stdout
+    assert "\x1b[31mblocked  \x1b[0m" in on_a_terminal(device, "--limit", "9", "--action", "blocked", columns=200)
+
+
+def test_on_a_narrow_terminal_what_an_event_is_about_stands_below(device: Device, fill: Fill) -> None:
+    fill(
+        event("http://bad.example/y", JAPAN_NOON - HOUR_S, detail="100%"),
+        replace(event("short", JAPAN_NOON), list_name="", category="", peer=""),
+        event("http://bad.example/" + "x" * 100, JAPAN_NOON),
+    )
+    assert on_a_terminal(device, columns=80, NO_COLOR="1") == (
+        "2026-11-23 11:00:00  blocked   dangerous-site  192.0.2.17\n"
+        "    http://bad.example/y  [phishing-jp: phishing]  http to 198.51.100.1  (100%)\n"
+        "2026-11-23 12:00:00  blocked   dangerous-site  192.0.2.17       short\n"
+        "2026-11-23 12:00:00  blocked   dangerous-site  192.0.2.17\n"
+        f"    http://bad.example/{'x' * 100}\n"
+        "    [phishing-jp: phishing]  http to 198.51.100.1\n"
+    )
+    for columns in (300, 0):
+        assert on_a_terminal(device, columns=columns, NO_COLOR="1").splitlines() == lines(device, "events")
 
 
 def test_follow_shows_what_comes_in_and_ends_quietly(device: Device, fill: Fill, tmp_path: Path) -> None:

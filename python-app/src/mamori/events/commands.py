@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from enum import Enum
 
-    from mamori.events.query import EventQuery
+    from mamori.events.query import EventQuery, StoredEvent
 
     _E = TypeVar("_E", bound=Enum)
 
@@ -67,11 +67,20 @@ def _events(options: argparse.Namespace, write: Write) -> None:
     zone = _zone(options)
     query, limit = _event_query(options, time.time(), zone)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    columns = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+
+    def render(events: list[StoredEvent]) -> str:
+        # A serial console may say that it has no columns at all.
+        return (
+            render_events_json(events, zone)
+            if options.json
+            else render_events(events, zone, colour=colour, terminal_columns=columns or None)
+        )
 
     with open_database(Device(options.root).events_database) as database:
         events = read_events(database, query, limit)
         while True:
-            write(render_events_json(events, zone) if options.json else render_events(events, zone, colour=colour))
+            write(render(events))
             if not options.follow:
                 return
             query = replace(query, after=max([query.after, *(event.id for event in events)]))

@@ -21,6 +21,7 @@ _COLOURS = {Action.BLOCKED.value: "31", Action.UNSEEN.value: "33", Action.REPORT
 _ACTION_COLUMNS, _FUNCTION_COLUMNS = 9, 15
 
 _NO_TIME = "clock unknown"
+_INDENT = "    "
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,27 @@ class Statistic:
     blocked: int
 
 
-def render_events(events: Sequence[StoredEvent], zone: datetime.tzinfo, *, colour: bool) -> str:
-    """A line for each: when, what was done, by which function, whose computer, about what."""
+def render_events(
+    events: Sequence[StoredEvent], zone: datetime.tzinfo, *, colour: bool, terminal_columns: int | None = None
+) -> str:
+    """A line for each: when, what was done, by which function, whose computer, about what. On a terminal that is narrower than the
+    line, what it is about stands in lines of its own below."""
     names = [printable(event.terminal_name or event.terminal_address or event.terminal_mac or "-") for event in events]
     columns = max([MIN_TERMINAL_COLUMNS, *map(width, names)])
     lines = []
     for event, name in zip(events, names, strict=True):
         # A time that is wrong is better than none: it tells how events of one start lie to each other.
         time = f"{format_time(event.at_s, zone)}{' ' if event.clock_ok else '?'}"
+        about = _about(event)
+        head_columns = len(time) + _ACTION_COLUMNS + _FUNCTION_COLUMNS + columns + 3
         action = f"{event.action:<{_ACTION_COLUMNS}}"
         if colour and event.action in _COLOURS:
             action = f"\x1b[{_COLOURS[event.action]}m{action}\x1b[0m"
-        lines.append(f"{time} {action} {event.function:<{_FUNCTION_COLUMNS}} {padded(name, columns)}  {_about(event)}\n")
+        line = f"{time} {action} {event.function:<{_FUNCTION_COLUMNS}} {padded(name, columns)}"
+        if terminal_columns is None or head_columns + 2 + width("  ".join(about)) <= terminal_columns:
+            lines.append(f"{line}  {'  '.join(about)}\n")
+        else:
+            lines.append(f"{line.rstrip()}\n{_folded(about, terminal_columns)}")
     return "".join(lines)
 
 
@@ -91,7 +101,19 @@ def render_statistics_json(statistics: Iterable[Statistic]) -> str:
     return "".join(_json_line(asdict(line)) for line in statistics)
 
 
-def _about(event: StoredEvent) -> str:
+def _folded(parts: Iterable[str], columns: int) -> str:
+    """The parts in indented lines, as many in each as fit. One that is longer than a line is left for the terminal to break: what
+    is copied from there is whole."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and width(lines[-1]) + 2 + width(part) <= columns:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(f"{_INDENT}{part}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _about(event: StoredEvent) -> list[str]:
     parts = [printable(event.subject)]
     if event.times > 1:
         parts.append(f"×{event.times}")
@@ -101,7 +123,7 @@ def _about(event: StoredEvent) -> str:
         parts.append(printable(f"{event.protocol} {'from' if event.heading == 'inbound' else 'to'} {event.peer}".strip()))
     if event.detail:
         parts.append(f"({printable(event.detail)})")
-    return "  ".join(parts)
+    return parts
 
 
 def _period(at_s: int, span: Span, zone: datetime.tzinfo) -> str:
