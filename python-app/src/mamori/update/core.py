@@ -313,6 +313,10 @@ def _roll_back(journal: Journal, _event: Event, facts: Facts) -> Change:
     return after, (Clear(), Tell(NoticeKind.FAILED, offer, reason))
 
 
+def _leave(journal: Journal, _event: Event, _facts: Facts) -> Change:
+    return journal, (GiveUp(),)
+
+
 def _clear(journal: Journal, _event: Event, _facts: Facts) -> Change:
     return journal, (Clear(),)
 
@@ -340,6 +344,17 @@ def _refuse(journal: Journal, version: str) -> Journal:
     return replace(journal, refused=(*journal.refused, version)[-MAX_REFUSED:])
 
 
+def _runs_stray_trial(journal: Journal, event: Event, facts: Facts) -> bool:
+    """What was withdrawn when the power went, and was started before that was on the disk. With its last try spent it stays: the
+    loader may have had nothing else."""
+    return (
+        _stray_trial(journal, event, facts)
+        and facts.boot is not None
+        and facts.boot.trial is facts.running
+        and facts.boot.tries > 0
+    )
+
+
 def _no_boot_state(_journal: Journal, _event: Event, facts: Facts) -> bool:
     return facts.boot is None
 
@@ -349,8 +364,10 @@ _P = Phase
 TABLE: tuple[Row, ...] = (
     # A boot state that is gone comes before everything: nothing can be armed or confirmed without one.
     *(Row(phase, Booted, "no boot state counts", _no_boot_state, phase, _repair) for phase in (_P.IDLE, _P.AVAILABLE, _P.STAGED)),
+    Row(_P.IDLE, Booted, "a trial of nobody's runs", _runs_stray_trial, _P.IDLE, _leave),
     Row(_P.IDLE, Booted, "a trial of nobody's", _stray_trial, _P.IDLE, _clear),
     Row(_P.IDLE, Offered, "newer, for us", _wanted, _P.AVAILABLE, _take),
+    Row(_P.AVAILABLE, Booted, "a trial of nobody's runs", _runs_stray_trial, _P.AVAILABLE, _leave),
     Row(_P.AVAILABLE, Booted, "a trial of nobody's", _stray_trial, _P.AVAILABLE, _clear),
     Row(_P.AVAILABLE, Offered, "another release", _another_wanted, _P.AVAILABLE, _take),
     Row(_P.AVAILABLE, Offered, "other times or words", _changed, _P.AVAILABLE, _renew),
@@ -367,6 +384,7 @@ TABLE: tuple[Row, ...] = (
     Row(_P.STAGING, StagingFailed, "failed", _always, _P.AVAILABLE, _retry),
     Row(_P.STAGING, Staged, "written and read back", _always, _P.STAGED, _finish_staging),
     Row(_P.STAGING, Ticked, "notice date", _to_announce, _P.STAGING, _announce),
+    Row(_P.STAGED, Booted, "a trial of nobody's runs", _runs_stray_trial, _P.STAGED, _leave),
     Row(_P.STAGED, Booted, "a trial of nobody's", _stray_trial, _P.STAGED, _clear),
     Row(_P.STAGED, Offered, "another release", _another_wanted, _P.AVAILABLE, _take),
     Row(_P.STAGED, Offered, "other times or words", _changed, _P.STAGED, _renew),
@@ -375,7 +393,6 @@ TABLE: tuple[Row, ...] = (
     Row(_P.STAGED, Ticked, "notice date", _to_announce, _P.STAGED, _announce),
     Row(_P.STAGED, Ticked, "the window opens", _window_open, _P.ARMED, _arm),
     Row(_P.ARMED, BootStateWritten, "armed", _always, _P.ARMED, _say_ready),
-    Row(_P.ARMED, Booted, "confirmed before the power cut", _is_confirmed, _P.IDLE, _finish),
     Row(_P.ARMED, Booted, "the new slot runs", _runs_it, _P.TRIAL, _nothing),
     Row(_P.ARMED, Booted, "no boot state counts", _lost_boot_state, _P.STAGED, _repair),
     Row(_P.ARMED, Booted, "not armed yet", _not_armed_yet, _P.ARMED, _arm),
