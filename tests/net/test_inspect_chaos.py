@@ -88,6 +88,17 @@ def test_a_service_that_stops_and_starts_in_order_breaks_no_connection(rig: Rig)
     rig.await_event("inspection-stopped")
 
 
+def test_not_one_of_many_connections_breaks_when_the_service_stops_and_starts(rig: Rig) -> None:
+    with rig.fetching() as fetching:
+        for _ in range(2):
+            os.kill(rig.service.pid, signal.SIGTERM)
+            assert rig.service.wait(10) == 0
+            rig.start_service()
+            rig.await_well()
+    assert fetching.broken == 0
+    assert fetching.whole > 50
+
+
 def test_events_of_the_time_without_a_writer_are_told_afterwards(rig: Rig) -> None:
     told = rig.times_told("worker-ended")
     os.kill(rig.writer.pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ from firmware.netns import call_in_namespace
 from firmware.process import run
 from mamori.inspect.flow import MAX_FLOWS
 from tests.support import packets
-from tests.support.chaos import SERVER, Rig, ask, start_rig
+from tests.support.chaos import SERVER, Rig, ask, start_rig, stopped
 from tests.support.wait import check_until
 
 DISK_KIB = 2048
@@ -151,6 +151,19 @@ def test_a_flood_of_new_flows_is_bounded_and_others_go_on(rig: Rig) -> None:
         assert worker["flows"] <= MAX_FLOWS
         assert worker["memory_bytes"] < before[worker["number"]] + worker["flows"] * FLOW_BYTES + SLACK_BYTES
         assert worker["bugs"] == 0
+
+
+def test_a_queue_that_overflows_stops_nobody_and_it_is_told_how_many_passed_unseen(rig: Rig) -> None:
+    rig.box.set_policy('[ips]\nfloods = "off"\n')
+    told = rig.times_told("queue-overflow")
+    workers = rig.workers()
+    with rig.connection() as old:
+        with stopped(*workers.values()):
+            call_in_namespace(rig.box.lab.client, send_flood)
+            assert rig.fetch(within_s=5) == "hello", "a full queue passes packets"
+        assert ask(old) == b"hello"
+    rig.await_event("queue-overflow", told, within_s=25)
+    assert rig.workers() == workers
 
 
 SLACK_BYTES = 16 << 20

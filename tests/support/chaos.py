@@ -8,6 +8,7 @@ import http.client
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -119,6 +120,36 @@ class Rig:
         return run(argv, explain="fetch", accept=range(100), timeout_s=patience_s(within_s + 10)).stdout
 
     @contextlib.contextmanager
+    def fetching(self, at_once: int = 4) -> Iterator[Fetching]:
+        """Small files one after the other, each over a connection of its own, until the block is left."""
+        tally, stop = Fetching(), threading.Event()
+
+        def fetch_on() -> None:
+            while not stop.is_set():
+                made = http.client.HTTPConnection(SERVER, timeout=patience_s(20))
+                try:
+                    made.sock = call_in_namespace(self.box.lab.client, made_socket)
+                    is_whole = ask(made) == b"hello"
+                except (OSError, http.client.HTTPException):
+                    is_whole = False
+                finally:
+                    made.close()
+                tally.count(is_whole)
+
+        def made_socket() -> socket.socket:
+            return socket.create_connection((SERVER, 80), timeout=patience_s(20))
+
+        threads = [threading.Thread(target=fetch_on) for _ in range(at_once)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield tally
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    @contextlib.contextmanager
     def connection(self) -> Iterator[http.client.HTTPConnection]:
         """A connection of HTTP that was used and stays open."""
         timeout_s = patience_s(40)
@@ -150,6 +181,20 @@ class Rig:
     def await_event(self, category: str, more_than: int = 0, within_s: float = 15) -> None:
         """It was told more often than that."""
         check_until(f"an event tells {category}", lambda: self.times_told(category) > more_than, within_s)
+
+
+@dataclass
+class Fetching:
+    """Files that came whole, and connections that broke."""
+
+    whole: int = 0
+    broken: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, is_whole: bool) -> None:
+        with self._lock:
+            self.whole += is_whole
+            self.broken += not is_whole
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ from typing import Any
 from mamori.durable import write_durably
 from mamori.events.record import Action, Event, Function, Heading
 from mamori.events.sender import EventSender
+from mamori.formats.problems import MamoriError
 from mamori.inspect import crew as crews
 from mamori.inspect.hearing import Hearing
 from mamori.inspect.lifeline import SupervisorEnd
-from mamori.inspect.netfilter import Netfilter, load_queue_rules
+from mamori.inspect.netfilter import Netfilter, load_queue_rules, read_offered
 from mamori.inspect.nfqueue.rules import QueueRules
+from mamori.inspect.overflow import OverflowWatch, Received
 from mamori.inspect.policy_file import PolicyFile, file_identity
 from mamori.paths import Device
 from mamori.process import Child
@@ -39,6 +41,10 @@ STOP_WITHIN_S = 5.0
 
 KEEP_AGAIN_S = 10.0
 """How often a copy of the policy is tried on a disk that is full."""
+
+
+COUNT_EVERY_S = 10.0
+"""How often it is counted what went past the workers: two calls of a tool, a hundredth of a second."""
 
 
 class Guard:
@@ -64,6 +70,8 @@ class Guard:
         self._is_kept = self._is_told_not_kept = False  # the copy of the policy in force
         self._keep_at = 0.0
         self._list_problems: set[str] = set()
+        self._overflow = OverflowWatch()
+        self._count_at = 0.0
 
     def start(self) -> None:
         """Workers first, rules after them, so that no packet waits for somebody who is not there yet. A box that lets packets pass
@@ -105,6 +113,7 @@ class Guard:
             if report:
                 self._reports[number] = report
                 self._tell_list_problems()
+                self._tell_overflow(self._overflow.hear(self._received()))
                 has_news = True
         self._crew, orders = crews.next_orders(self._crew, now)
         for order in orders:
@@ -122,6 +131,7 @@ class Guard:
         if self._is_open:
             self._netfilter.apply(self._policy.policy)
             self._netfilter.tick(now)
+            self._count_offered(now)
             self._hearing.tick(now, time.time())
         self._events.flush(now)
         return has_news
@@ -190,6 +200,23 @@ class Guard:
         for problem in problems - self._list_problems:
             self._tell("lists-refused", f"lists are refused, the old ones stay in force: {problem}")
         self._list_problems = problems
+
+    def _received(self) -> list[Received]:
+        return [Received(each["pid"], each["queue"]["received"], each["at_monotonic_s"]) for each in self._reports.values()]
+
+    def _count_offered(self, now: float) -> None:
+        if now < self._count_at:
+            return
+        self._count_at = now + COUNT_EVERY_S
+        try:
+            self._overflow.count(read_offered(), self._received(), time.monotonic())
+        except MamoriError as error:
+            self._log(4, str(error))
+
+    def _tell_overflow(self, packets: int) -> None:
+        if packets:
+            fate = "passed unseen" if self._rules.fail_open else "were dropped"
+            self._tell("queue-overflow", f"{packets} packets {fate}: the workers did not keep up")
 
     def _refuse_policy(self, problem: str) -> None:
         self._tell("policy-refused", f"the policy is refused, the old one stays in force: {problem}")

@@ -17,6 +17,7 @@ from mamori.inspect.address_feeds import Network, read_networks
 from mamori.inspect.errors import ParseError
 from mamori.inspect.nfqueue.limits import COUNTERS, NOTES, TABLE, parse_counters, parse_noted, render_limits
 from mamori.inspect.nfqueue.rules import SETS_TABLE, Family, QueueRules, render_known_bad, render_queue_rules
+from mamori.inspect.overflow import parse_offered
 from mamori.inspect.policy import Mode, Policy
 from mamori.inspect.policy_file import Identity, file_identity
 from mamori.process import run_tool
@@ -36,6 +37,12 @@ def load_queue_rules(rules: QueueRules) -> None:
     """Both families; MamoriError with nft's words."""
     for family in Family:
         run_tool(family.command, input=render_queue_rules(rules, family).encode(), explain=f"load the rules of {family.name}")
+
+
+def read_offered() -> int:
+    """How many packets the rules of both families have handed to queues; MamoriError."""
+    tools = ("iptables-nft-save", "ip6tables-nft-save")
+    return sum(parse_offered(run_tool((tool, "-c", "-t", "filter"), explain="read the counters").decode()) for tool in tools)
 
 
 class Netfilter:
