@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -284,7 +282,7 @@ def test_a_folder_does_not_grow_without_end() -> None:
 def test_a_restart_is_told_and_the_name_is_kept() -> None:
     findings = found(talk("C:REST 1000", "S:350 ok", *EPSV, "C:RETR a", "S:226 ok", "C:EPSV", "S:229 (|||1|)", "C:RETR b"))
     anomaly = AnomalySeen(17, 25, "FTP carries the part of a file from byte 1000 on", is_evasion=False)
-    assert findings == [server(4660), anomaly, replace(server(4660, "a", S), is_part=True), server(1), server(1, "b", S)]
+    assert findings == [server(4660), anomaly, server(4660, "a", S)._replace(is_part=True), server(1), server(1, "b", S)]
 
 
 def test_a_pipelined_restart_counts_for_one_file() -> None:

@@ -11,6 +11,8 @@ A direction is flow.ORIGINATOR (the client, 0) or flow.RESPONDER (the server, 1)
 half open. A finding is about bytes of the direction that was given. Like all parsers here a reader raises its one ParseError for
 what cannot be read; it first gives what came before, and raises at the next call.
 
+On the data path, so they are NamedTuples (see nfqueue/messages.py).
+
 Files (a download, an attachment, what FTP carries) are told as FileStarted, FileData …, FileEnded. `file` is a number that the
 reader gives, unique within it and ascending. Several may be open at once: a message inside a message, both directions.
 """
@@ -18,9 +20,8 @@ reader gives, unique within it and ascending. Several may be open at once: a mes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mamori.inspect.http1_events import RequestReceived, ResponseReceived
 from mamori.inspect.tls import ClientHello
@@ -56,8 +57,7 @@ OVERWRITING = {
 cut, so a retransmission is rewritten alike without remembering what was written. COMPRESSED is missing: cut instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class HelloSeen:
+class HelloSeen(NamedTuple):
     """A TLS or QUIC client's hello; `protocol` is `tls` or `quic`."""
 
     start: int
@@ -66,30 +66,26 @@ class HelloSeen:
     hello: ClientHello
 
 
-@dataclass(frozen=True, slots=True)
-class RequestSeen:
+class RequestSeen(NamedTuple):
     """A web request's head."""
 
     request: RequestReceived
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseSeen:
+class ResponseSeen(NamedTuple):
     """A web response's head."""
 
     response: ResponseReceived
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionSeen:
+class QuestionSeen(NamedTuple):
     """A name that DNS was asked for."""
 
     name: str
     kind: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileStarted:
+class FileStarted(NamedTuple):
     """A file begins at `start`. `name` is what its sender calls it, "" if nothing; `subject` what people would call the carrier: a
     URL, `mail from a@b "Subject"`, an FTP path. `is_open_ended`: where it ends is only known when it has ended (chunks, the end
     of the stream). `expected_bytes`: its length as far as the sender has said it."""
@@ -102,8 +98,7 @@ class FileStarted:
     expected_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FileData:
+class FileData(NamedTuple):
     """`data` is the file's next bytes, decoded; they came from [start, end) of the stream, where `coding` says what may be written.
     `data` may be empty, and a range without data may still be written over (a coding's crumbs)."""
 
@@ -114,8 +109,7 @@ class FileData:
     data: bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class FileEnded:
+class FileEnded(NamedTuple):
     """The file's last byte lies before `end`. Not complete: its carrier broke off."""
 
     file: int
@@ -123,8 +117,7 @@ class FileEnded:
     is_complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FileUnseen:
+class FileUnseen(NamedTuple):
     """From here on the file cannot be read, and FileData stops: `reason` is one line."""
 
     file: int
@@ -132,8 +125,7 @@ class FileUnseen:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class AnomalySeen:
+class AnomalySeen(NamedTuple):
     """Something that harmless peers do not send. `is_evasion`: peers read it in more than one way, so what we read may not be what
     they read; a policy that blocks cuts here."""
 
@@ -143,30 +135,26 @@ class AnomalySeen:
     is_evasion: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TlsBegins:
+class TlsBegins(NamedTuple):
     """After STARTTLS, STLS or AUTH TLS was agreed, each side's bytes from these offsets on are TLS."""
 
     starts: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class OpaqueBegins:
+class OpaqueBegins(NamedTuple):
     """From here on neither side's bytes can be read (WebSocket, a tunnel, SOCKS …); `protocol` as far as it is known."""
 
     start: int
     protocol: str
 
 
-@dataclass(frozen=True, slots=True)
-class OpaqueData:
+class OpaqueData(NamedTuple):
     """Bytes behind OpaqueBegins that came together with what was read."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DataConnectionExpected:
+class DataConnectionExpected(NamedTuple):
     """FTP agreed on a data connection: who listens (address as text, "" for the same host as the control connection's; and port),
     which side of the control connection that is, and the file it will carry. `sender` is who sends the file there, in directions
     of the control connection; None for a listing or what is not known yet. `is_part`: the file's beginning is left out."""

@@ -96,6 +96,11 @@ class Judge:
         """What a payload or a port gave away."""
         return NOTHING if application is None else Judgement(self._matches((), application, False))
 
+    @property
+    def has_exemptions(self) -> bool:
+        """Whether there is anything that `exempts` could say yes to: who has to look for the addresses asks this first."""
+        return bool(self._allowed_networks)
+
     def exempts(self, one: bytes, other: bytes) -> bool:
         """Whether the owner leaves one of two hosts (4 or 16 bytes each) alone: nothing of what passes between them is stopped."""
         return bool(self._allowed_networks) and (self.allows_address(one) or self.allows_address(other))

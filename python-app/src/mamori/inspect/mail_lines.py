@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 from mamori.inspect.errors import ParseError
@@ -201,4 +200,4 @@ class Message:
             number = self._numbers[finding.file] = self._messages.take_number()
         if isinstance(finding, FileEnded):
             del self._numbers[finding.file]
-        return finding if number == finding.file else replace(finding, file=number)
+        return finding if number == finding.file else finding._replace(file=number)

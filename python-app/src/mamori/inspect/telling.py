@@ -33,7 +33,8 @@ class Teller:
     @property
     def is_exempt(self) -> bool:
         """Whether the owner leaves one of the two hosts alone."""
-        return self._desk.judge.exempts(self._flow.originator[0], self._flow.responder[0])
+        judge = self._desk.judge
+        return judge.has_exemptions and judge.exempts(self._flow.originator[0], self._flow.responder[0])
 
     def is_news(self, key: str) -> bool:
         """Whether this was not told of this flow before; from now on it was."""
