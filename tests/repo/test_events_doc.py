@@ -71,7 +71,7 @@ def told_of_itself() -> set[str]:
             found.add(known[ast.unparse(call.args[1])])
         elif name == "_tell" and call.args and isinstance(call.args[0], ast.Constant):
             found.add(call.args[0].value)
-        elif name in ("Event", "tell_of_box") and "SYSTEM" in ast.unparse(call):
+        elif name in ("Event", "tell") and "SYSTEM" in ast.unparse(call):
             for keyword in call.keywords:
                 if keyword.arg == "category" and isinstance(keyword.value, ast.Constant):
                     found.add(keyword.value.value)
