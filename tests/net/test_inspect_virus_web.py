@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import json
 import socket
 import tarfile
 import time
@@ -24,7 +23,7 @@ from tests.support.eicar import EICAR, MARKER, MARKER_NAME
 from tests.support.need import need
 from tests.support.packets import seeded
 from tests.support.scanned import SERVER, Scanned, serve, start_scanned
-from tests.support.wait import check_until, patience_s
+from tests.support.wait import patience_s
 
 PORTS = (80, 8080)
 NOISE = seeded(3).randbytes(20_000_000)
@@ -243,16 +242,11 @@ def test_a_scanner_that_hangs_delays_a_file_by_hold_ms_at_most_and_is_used_again
 
 
 def test_it_is_counted_for_the_terminal(web: Web) -> None:
-    box = web.scanned.box
-    mac = box.lab.at(box.lab.client, "cat", "/sys/class/net/eth0/address", explain="read the terminal's address").strip()
-
-    def counted(category: str) -> tuple[int, int]:
-        text = box.mamori("statistics", "--json", "--terminal", mac)
-        rows = [json.loads(line) for line in text.splitlines()]
-        rows = [row for row in rows if (row["function"], row["unit"], row["category"]) == ("virus", "file", category)]
-        return sum(row["scanned"] for row in rows), sum(row["blocked"] for row in rows)
-
-    clean = counted("")
-    web.answers["/counted"] = with_length(b"harmless")
+    scanned, clean = web.scanned, web.scanned.settled("file", "")
+    infected = scanned.counted("file", "Mamori.Test.Eicar")
+    web.answers["/counted"], web.answers["/twice"] = with_length(b"harmless"), with_length(EICAR)
     assert web.curl("/counted") == (0, b"harmless")
-    check_until("the clean file is counted", lambda: counted("") == (clean[0] + 1, clean[1]), within_s=15)
+    for _ in range(2):  # cut, and the page
+        assert web.curl("/twice")[1] != EICAR
+    assert scanned.settled("file", "") == (clean[0] + 1, clean[1])
+    assert scanned.counted("file", "Mamori.Test.Eicar") == (infected[0] + 2, infected[1] + 2)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 from firmware.inspect_lab import ADDRESSES
 from firmware.netns import call_in_namespace
 from firmware.process import Running
+from mamori.events.sender import FLUSH_EVERY_S
+from mamori.events.writer import COMMIT_EVERY_S
 from mamori.inspect.scan.health import Condition
 from mamori.paths import Device
 from tests.support.clamd import Clamd, prepare_clamd, started_clamd
@@ -32,12 +36,13 @@ class Scanned:
     running: Running
 
     def await_scanner(self, condition: Condition, within_s: float = 20) -> None:
-        """Every worker says so of its scanner."""
+        """Every worker says so of its scanner; one is enough for what only those notice that have a file."""
+        enough = all if condition is Condition.UP else any
 
         def workers_say() -> bool:
             packets = self.box.report().get("packets") or {}
             workers = packets.get("workers", [])
-            return len(workers) == packets.get("workers_wanted") and all(
+            return len(workers) == packets.get("workers_wanted") and enough(
                 worker["scanner"]["condition"] == condition.value for worker in workers
             )
 
@@ -57,6 +62,19 @@ class Scanned:
 
         check_until(f"{action} is told of {subject!r}", look, within_s)
         return found[0]
+
+    def counted(self, unit: str, category: str) -> tuple[int, int]:
+        """What the statistics say of the office's computer: scanned, and blocked."""
+        lab = self.box.lab
+        mac = lab.at(lab.client, "cat", "/sys/class/net/eth0/address", explain="read the terminal's address").strip()
+        rows = [json.loads(line) for line in self.box.mamori("statistics", "--json", "--terminal", mac).splitlines()]
+        wanted = [row for row in rows if (row["function"], row["unit"], row["category"]) == ("virus", unit, category)]
+        return sum(row["scanned"] for row in wanted), sum(row["blocked"] for row in wanted)
+
+    def settled(self, unit: str, category: str) -> tuple[int, int]:
+        """The same, once all that has happened is in it: workers keep their sums for a second, and so does the writer."""
+        time.sleep(patience_s(FLUSH_EVERY_S + COMMIT_EVERY_S + 0.2))
+        return self.counted(unit, category)
 
     def listen(self, namespace: str, port: int) -> socket.socket:
         return call_in_namespace(namespace, lambda: socket.create_server(("", port), backlog=64))
