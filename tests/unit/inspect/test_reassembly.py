@@ -407,3 +407,13 @@ def test_offsets_go_on_where_numbers_wrap_around(peer: Peer) -> None:
         assert peer.send(start + 2, b"cd") == [Retransmitted(start + 2, start + 4, 0)]
         peer.hear(start + 6)
         assert peer.hear(start + stride) == [GapSeen(start + 6, start + stride)]
+
+
+def test_a_byte_that_was_acknowledged_amid_a_segment_is_compared_no_more() -> None:
+    # The garbage byte of a keep-alive (RFC 9293 3.8.4) repeats the last one that was acknowledged.
+    stream = Stream(Budget())
+    stream.receive(100, b"", SYN)
+    stream.receive(101, b"abcdef")
+    stream.acknowledge(104)
+    assert stream.receive(103, b"\0", ACK) == [Retransmitted(2, 3, 0)]
+    assert stream.receive(103, b"\0\0", ACK) == [Retransmitted(2, 4, 0), ConflictSeen(3, 4, b"d")]

@@ -351,9 +351,9 @@ class Stream:
         remembered = starts[0] if starts and starts[0] < self.next else self.next
         known = max(start, self.acknowledged) if self.acknowledged >= 0 else start
         events.append(Retransmitted(start, end, max(0, min(end, remembered) - known)))
-        index = max(0, bisect_right(starts, start) - 1)
+        index = max(0, bisect_right(starts, known) - 1)
         while index < len(starts) and starts[index] < end:
-            _compare(starts[index], parts[index], start, data, events)
+            _compare(starts[index], parts[index], known, data[known - start :], events)
             index += 1
 
     def _insert(self, start: int, data: bytes, events: list[StreamEvent]) -> None:
