@@ -30,11 +30,11 @@ from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedSca
 from mamori.inspect.engine import Engine
 from mamori.inspect.lifeline import open_worker_end
 from mamori.inspect.memory import SCANNER_LEAST_MIB, read_memory_mib
-from mamori.inspect.nfqueue.messages import Packet, Verdict, encode_verdict, requeue
+from mamori.inspect.nfqueue.messages import Verdict, encode_verdict, requeue
 from mamori.inspect.nfqueue.queue import Queue, Settings, start_queue
 from mamori.inspect.nfqueue.rules import DECIDED_MARK, SURICATA_DONE_MARK, SURICATA_QUEUE
 from mamori.inspect.scan.scanner import Scanner, ScanSettings
-from mamori.inspect.scan.verdicts import Clean, Infected
+from mamori.inspect.scan.verdicts import Clean, Infected, Scanned
 from mamori.inspect.sources import JudgeSource
 from mamori.paths import Device
 
@@ -171,24 +171,28 @@ class _Worker:
                     now=now,
                 )
             except Exception:
-                self._on_bug(packet, traceback.format_exc())
+                verdict = Verdict.ACCEPT if self._settings.fail_open else Verdict.DROP
+                self._queue.send([encode_verdict(self._queue.settings.number, packet.id, verdict)])
+                self._note_bug()
 
-    def _on_bug(self, packet: Packet, trace: str) -> None:
-        """A packet that our own code cannot bear. To end here would let one host take down the inspection of all others, again and
+    def _note_bug(self) -> None:
+        """Something that our own code cannot bear. To end here would let one host take down the inspection of all others, again and
         again; so the packet gets the verdict that it would have without us, and the bug is told, once a minute."""
-        verdict = Verdict.ACCEPT if self._settings.fail_open else Verdict.DROP
-        self._queue.send([encode_verdict(self._queue.settings.number, packet.id, verdict)])
+        trace = traceback.format_exc()
         self._bugs += 1
         if time.monotonic() >= self._bug_told_at + BUGS_EVERY_S:
             self._bug_told_at = time.monotonic()
             self._log(3, trace)
             text = f"a bug of the inspection: {trace.strip().splitlines()[-1]}"
             self._sender.send(
-                Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text, category="bug")
+                Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text[:500], category="bug")
             )
 
     def _on_timers(self, now: float) -> None:
-        self.engine.on_timer(now)
+        try:
+            self.engine.on_timer(now)
+        except Exception:  # what was due is done with; what else waits is so by the next call
+            self._note_bug()
         self._scanner.on_timer(now)
         self._sender.flush(now)
         if now >= self._report_at:
@@ -220,14 +224,20 @@ class _Worker:
             if not results:
                 return
             for result in results:
-                match result.verdict:
-                    case Clean():
-                        self.engine.scanned(result.file, None, None, now)
-                    case Infected(signature):
-                        self.engine.scanned(result.file, signature, None, now)
-                    case unscanned:
-                        why = f"{unscanned.why.value}: {unscanned.detail}" if unscanned.detail else unscanned.why.value
-                        self.engine.scanned(result.file, None, why, now)
+                try:
+                    self._scanned(result, now)
+                except Exception:  # what waits for the file does so until its time is over
+                    self._note_bug()
+
+    def _scanned(self, result: Scanned, now: float) -> None:
+        match result.verdict:
+            case Clean():
+                self.engine.scanned(result.file, None, None, now)
+            case Infected(signature):
+                self.engine.scanned(result.file, signature, None, now)
+            case unscanned:
+                why = f"{unscanned.why.value}: {unscanned.detail}" if unscanned.detail else unscanned.why.value
+                self.engine.scanned(result.file, None, why, now)
 
     def _accept(self, command: Accept) -> bytes:
         token, is_decided, wants_signatures = command
