@@ -63,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--number", type=int, required=True)
     worker.set_defaults(run=_inspect_worker)
 
+    backend = commands.add_parser("boot-backend", allow_abbrev=False)  # RAUC calls it; no help, no promise
+    backend.add_argument("words", nargs="+")
+    backend.set_defaults(run=_boot_backend)
+
     keeper = commands.add_parser("signatures-keeper", allow_abbrev=False, help="run the keeper of the signature engine")
     keeper.add_argument("--program", default="suricata", metavar="FILE", help="Suricata (default: suricata, as it is installed)")
     keeper.set_defaults(run=_signatures_keeper)
@@ -125,6 +129,14 @@ def _inspect_worker(options: argparse.Namespace) -> None:
 
     device = Device(options.root)
     run_device_worker(device, read_release(device), options.number, _log)
+
+
+def _boot_backend(options: argparse.Namespace) -> None:
+    from mamori.paths import Device
+    from mamori.update.backend import answer
+
+    said = answer(Device(options.root), options.words)
+    sys.stdout.write(f"{said}\n" if said else "")
 
 
 def _signatures_keeper(options: argparse.Namespace) -> None:

@@ -84,6 +84,15 @@ class Device:
     def bootstate(self) -> Path:
         return self.root / "dev/disk/by-partlabel/bootstate"
 
+    def boot_partition(self, slot: str) -> Path:
+        """Where a slot's kernel image is: a FAT that is never mounted here."""
+        return self.root / f"dev/disk/by-partlabel/boot-{slot}"
+
+    @property
+    def journal(self) -> Path:
+        """What the updater must not forget."""
+        return self.root / "data/update/journal.json"
+
     @property
     def interfaces(self) -> Path:
         return self.root / "sys/class/net"
