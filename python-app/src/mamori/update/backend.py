@@ -2,9 +2,9 @@
 
     mamori boot-backend get-primary | set-primary SLOT | get-state SLOT | set-state SLOT good|bad | get-current
 
-RAUC thinks of one step, "install and make it first". Ours are two, and RAUC has only the first: it may spoil a slot before it
-writes it, and nothing that it says here arms one (docs/update.md §4.4, §5.2). A slot is spoiled by its boot partition's first sector,
-without which the loader finds no file system in it; RAUC writes that sector again as the last thing of all.
+RAUC thinks of one step, "install and make it first". Ours are two, and RAUC has only the first: it may spoil a slot before
+it writes it, and nothing that it says here arms one (docs/update.md §4.4, §5.2). Spoiled is a slot by the first sector of its boot
+partition, without which the loader finds no file system in it; RAUC writes that sector again as the last thing of all.
 """
 
 from __future__ import annotations
