@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from firmware.process import start
+from tests.support import dns_peers, quic_peers
 from tests.support.lists import compiled
 from tests.support.need import need
 from tests.support.packets import seeded
@@ -282,6 +283,35 @@ def test_many_at_once_in_clear_and_encrypted(web: Web) -> None:
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         assert all(pool.map(fetch, range(30)))
+
+
+@pytest.mark.usefixtures("origin")
+def test_everything_at_once(web: Web) -> None:
+    """Questions, then clear and encrypted connections of all kinds beside each other, as in an office at nine o'clock."""
+    quick = [number for number, answer in enumerate(ANSWERS.values()) if answer.pause_s == 0 and not answer.arguments]
+
+    def resolve(number: int) -> bool:
+        kind, way = (dns_peers.A, dns_peers.AAAA)[number % 2], (Way.OUT4, Way.OUT6)[number // 2 % 2]
+        answer = dns_peers.ask(web, f"host-{number}.example.org", kind, way=way, tcp=number % 5 == 0)
+        return answer.addresses == (dns_peers.ANSWERS[kind],)
+
+    def quic(number: int) -> bool:
+        words = NOISE[number : number + 30_000]
+        return quic_peers.ask(web, f"q{number}.example.org", words, (Way.OUT4, Way.OUT6)[number % 2]) == words
+
+    def fetch(number: int) -> bool:
+        answer = list(ANSWERS.values())[quick[number % len(quick)]]
+        done = web.curl(f"http://f{number}.example.org:{ORIGIN_PORT}/{quick[number % len(quick)]}", way=list(Way)[number % 4])
+        return digest(done.stdout_bytes) == digest(answer.body)
+
+    def encrypted(number: int) -> bool:
+        return web.curl(f"https://e{number}.example.org/", way=list(Way)[number % 4]).stdout == "hello"
+
+    work = [(do, number) for number in range(12) for do in (resolve, resolve, quic, fetch, encrypted)]
+    servers = (dns_peers.start_dnsmasq(web), quic_peers.start_echo(web, "server", 443))
+    with servers[0], servers[1], concurrent.futures.ThreadPoolExecutor(8) as pool:
+        done = [(do.__name__, number, pool.submit(do, number)) for do, number in work]
+        assert [(name, number) for name, number, future in done if not future.result()] == []
 
 
 def test_pipelined_requests_are_answered_in_order(web: Web) -> None:

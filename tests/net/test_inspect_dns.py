@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from ipaddress import ip_address
 
 import pytest
 
-from firmware.netns import call_in_namespace
-from firmware.process import Argument, start
+from tests.support.dns_peers import AAAA, ANSWERS, A, ask, start_dnsmasq
 from tests.support.guarded import start_guarded
 from tests.support.lists import compiled
-from tests.support.need import need
-from tests.support.wait import check_until, patience_s
+from tests.support.wait import check_until
 from tests.support.web import Phase, Way, Web, start_web
 
 REFUSE = """
@@ -27,34 +22,18 @@ modes = { gambling = "block" }
 names = ["fine.bad.example.com"]
 """
 BAD, GAMES, GOOD, ALLOWED = "www.bad.example.com", "www.games.example.com", "www.good.example.com", "fine.bad.example.com"
-A, AAAA, HTTPS = 1, 28, 65
+HTTPS = 65
 NXDOMAIN = 3
-ANSWERS = {A: "192.0.2.55", AAAA: "2001:db8::55"}
 
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    need("dnsmasq", "is the resolver")
     folder = tmp_path_factory.mktemp("dns")
     lists = compiled(folder, {"phishing": ["bad.example.com"], "category-gambling": ["games.example.com"]})
     with start_guarded(folder, name="dns") as box, start_web(box, folder) as web:
         box.device.lists.parent.mkdir(parents=True, exist_ok=True)
         lists.replace(box.device.lists)
-        argv: list[Argument] = [
-            "dnsmasq",
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--no-resolv",
-            "--no-hosts",
-            "--user=root",
-        ]
-        argv += ["--pid-file=", "--log-queries", "--log-facility=-", *(f"--address=/#/{answer}" for answer in ANSWERS.values())]
-        command: list[Argument] = ["ip", "netns", "exec", box.lab.server, *argv]
-        with start(command, explain="resolve names", log=folder / "dnsmasq.log") as dnsmasq:
-            listens = "look whether it listens"
-            check_until(
-                "it listens", lambda: dnsmasq.check() or ":53 " in web.at("server", "ss", "-Hltn", explain=listens).stdout, 10
-            )
+        with start_dnsmasq(web):
             check_until("the lists are in force", lambda: all(each["policy"]["lists"] for each in box.workers()), within_s=20)
             yield web
 
@@ -64,45 +43,6 @@ def phase(web: Web, request: pytest.FixtureRequest) -> Phase:
     phase: Phase = request.param
     web.box.set_policy(REFUSE if phase is Phase.BLOCKED else "")
     return phase
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    question: bytes
-    addresses: tuple[str, ...]
-
-
-def ask(web: Web, name: str, kind: int = A, *, way: Way = Way.OUT4, tcp: bool = False, edns: bool = False) -> Answer:
-    """The resolver's answer, read with nothing of ours."""
-    question = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0" + struct.pack("!HH", kind, 1)
-    options = b"\0" + struct.pack("!HHIH", 41, 1232, 0, 0) if edns else b""
-    query = struct.pack("!6H", 0x1234, 0x0100, 1, 0, 0, len(options) and 1) + question + options
-    message = over_tcp(web, way, query) if tcp else over_udp(web, way, query)
-    number, flags, questions, answers = struct.unpack_from("!4H", message)
-    assert (number, flags & 0x8000, questions) == (0x1234, 0x8000, 1)
-    at, addresses = 12 + len(question), []
-    for _ in range(answers):
-        at += 2  # dnsmasq points at the question's name
-        (length,) = struct.unpack_from("!H", message, at + 8)
-        addresses.append(str(ip_address(message[at + 10 : at + 10 + length])))
-        at += 10 + length
-    return Answer(flags & 0xF, message[12 : 12 + len(question)], tuple(addresses))
-
-
-def over_udp(web: Web, way: Way, query: bytes) -> bytes:
-    family = socket.AF_INET6 if ":" in way.address else socket.AF_INET
-    with call_in_namespace(web.namespace(way.asks), lambda: socket.socket(family, socket.SOCK_DGRAM)) as client:
-        client.settimeout(patience_s(5))
-        client.connect((way.address, 53))
-        client.send(query)
-        return client.recv(65_536)
-
-
-def over_tcp(web: Web, way: Way, query: bytes) -> bytes:
-    with web.connect(53, way, within_s=5) as client, client.makefile("rb") as stream:
-        client.sendall(struct.pack("!H", len(query)) + query)
-        return stream.read(struct.unpack("!H", stream.read(2))[0])
 
 
 QUESTIONS = {

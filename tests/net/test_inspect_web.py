@@ -167,3 +167,23 @@ def test_of_pipelined_requests_the_blocked_one_gets_no_answer_that_is_another_on
         assert b"403" not in answer.partition(b"200 OK")[0]
     else:
         assert answer.count(b"200 OK") == 2
+
+
+def test_what_is_blocked_is_told_with_all_that_is_known(web: Web) -> None:
+    web.box.set_policy(POLICY)
+    what = {
+        "function": "dangerous-site",
+        "action": "blocked",
+        "protocol": "http",
+        "list_name": "own",
+        "category": "own",
+        "times": 1,
+    }
+    for way in Way:
+        host = f"{way.name.lower()}.told.bad.example"
+        assert "403 Forbidden" in web.curl(f"http://{host}:8081/a/b?c=d", "--include", way=way).stdout
+        who = {"terminal_address": way.terminal, "terminal_mac": web.mac(), "heading": way.heading, "peer": way.peer}
+        (event,) = web.await_events(**what, **who, subject=f"{host}:8081/a/b?c=d")
+        assert (event["peer_port"] == 8081) == (way.heading == "outbound")
+    web.box.set_policy("")
+    assert not [event for event in web.box.events("--search", "good.example") if event["action"] == "blocked"]
