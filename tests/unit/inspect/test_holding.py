@@ -53,3 +53,19 @@ def test_what_does_not_wait_any_more_is_not_counted() -> None:
     network.answer_scans()
     assert network.held == 0
     assert network.engine.held_bytes == 0
+
+
+def test_the_wall_clock_may_jump_while_a_file_waits() -> None:
+    """Waiting is by the clock that only goes forward; events are told with the time of the wall."""
+    network = Network()
+    connection = wait_for_the_scanner(network)
+    network.engine.set_wall_offset(-50.0)
+    network.wait(4.9)
+    assert connection.to_server != UPLOAD
+    network.wait(0.2)
+    assert connection.to_server == UPLOAD
+    assert [event.at_s for event in network.events] == [100.0 + 5.0 - 50.0]
+    network.engine.set_wall_offset(4e9)
+    wait_for_the_scanner(network)
+    network.wait(5.1)
+    assert network.held == 0
