@@ -29,6 +29,8 @@ def run_tool(argv: Sequence[str], *, input: bytes = b"", explain: str) -> bytes:
         )
     except FileNotFoundError:
         raise MamoriError(f"{explain}: {argv[0]} is not installed") from None
+    except OSError as error:  # not to be executed, no memory for another process
+        raise MamoriError(f"{explain}: {argv[0]} cannot be started: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise MamoriError(f"{explain}: {argv[0]} did not end within {TOOL_TIMEOUT_S:g} s") from None
     if done.returncode:
