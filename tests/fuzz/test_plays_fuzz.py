@@ -34,3 +34,9 @@ def test_what_is_infected_never_arrives(seed: int) -> None:
 @given(SEEDS)
 def test_a_hostile_network_changes_nothing_of_that(seed: int) -> None:
     assert performance.hostile(seed) == []
+
+
+@SMOKE
+@given(SEEDS)
+def test_chaos_leaves_nothing(seed: int) -> None:
+    assert performance.chaos(seed) == []

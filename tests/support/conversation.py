@@ -75,7 +75,8 @@ class Network:
         scan: Scan | None = find_marker,
     ) -> None:
         self.policy: Policy = parse_policy(policy, "policy.toml")
-        self.engine = Engine(Judge(self.policy, lists or NoLists(), applications), wall_offset_s=1_800_000_000.0)
+        self._lists, self._applications = lists or NoLists(), applications
+        self.engine = Engine(Judge(self.policy, self._lists, applications), wall_offset_s=1_800_000_000.0)
         self.clock = 100.0
         self.events: list[Event] = []
         self.tallies: list[Tally] = []
@@ -95,6 +96,11 @@ class Network:
     def told(self) -> list[tuple[str, str, str]]:
         """Function, action and subject of all events."""
         return [(event.function.value, event.action.value, event.subject) for event in self.events]
+
+    def set_policy(self, policy: str) -> None:
+        """The owner has changed it."""
+        self.policy = parse_policy(policy, "policy.toml")
+        self.engine.set_judge(Judge(self.policy, self._lists, self._applications))
 
     def connect(
         self, port: int = 80, *, numbers: tuple[int, int] = (1001, 5001), carrier: Carrier = over_ipv4, ports: int = 0
@@ -136,7 +142,9 @@ class Network:
     def answer_one(self, signature: str | None, unseen: str | None) -> None:
         """The scanner's word on the oldest file that waits for it, if any does."""
         if self._pending:
-            self.engine.scanned(self._pending.pop(0), signature, unseen, self.clock)
+            file = self._pending.pop(0)
+            self._files.pop(file, None)
+            self.engine.scanned(file, signature, unseen, self.clock)
             self.carry_out()
 
     def carry_out(self) -> None:

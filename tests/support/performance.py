@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tests.support import packets
 from tests.support.conversation import CLIENT, SERVER, Connection, Network, find_marker
-from tests.support.plays import FORBIDDEN, FTP, HARMLESS, INFECTED, Fate, Play
+from tests.support.plays import BLOCKED, FORBIDDEN, HARMLESS, INFECTED, Fate, Play
 from tests.support.rough import Rough, Weather, carrier_of
 
 LONGEST_WAIT_S = 5.0 + 0.05 + 0.001
@@ -37,6 +37,7 @@ def perform(plays: Sequence[Play], seed: int, *, is_hostile: bool) -> list[str]:
     play = chance.choice(plays)
     weather = Weather(
         is_hostile=is_hostile,
+        is_quick=play.fate is Fate.OVERWRITTEN,
         is_prompt=chance.random() < 0.5,
         has_fragments=chance.random() < 0.15,
         is_ipv6=chance.random() < 0.2,
@@ -49,6 +50,10 @@ def perform(plays: Sequence[Play], seed: int, *, is_hostile: bool) -> list[str]:
     connection = network.connect(play.port, numbers=(numbers[0], numbers[1]), carrier=carrier_of(weather, chance))
     rough = Rough(network, connection, chance, weather)
     rough.perform(play)
+    if play.data:
+        connection = network.connect(50123, carrier=carrier_of(weather, chance))
+        rough = Rough(network, connection, chance, weather)
+        rough.say(SERVER, play.data, is_last=True)
     wrong = [f"{play.name}: {sentence}" for sentence in _judge(play, connection, rough, weather)]
     if network.longest_wait_s > LONGEST_WAIT_S and not weather.has_fragments:  # those wait for the rest of their packet
         wrong.append(f"{play.name}: a packet waited for {network.longest_wait_s} s")
@@ -108,14 +113,37 @@ def leftovers(network: Network) -> list[str]:
     return wrong
 
 
-def ftp(seed: int, content: bytes, network: Network | None = None) -> tuple[Connection, Rough]:
-    """The control connection, then the file on the data connection."""
+_POLICIES = (
+    "",
+    BLOCKED,
+    '[virus]\nmode = "log"\n[evasion]\nmode = "log"\n[dangerous_sites]\ndns = "block"\n',
+    '[virus]\nunseen = "block"\nhold_ms = 100\n',
+    '[virus]\nmode = "off"\n[evasion]\nmode = "off"\n',
+    '[allow]\naddresses = ["192.0.2.1"]\n',
+)
+
+
+def chaos(seed: int) -> list[str]:
+    """Several plays at once between hosts that give up anywhere, with a scanner that says anything at any time, while the owner
+    changes the policy: each packet has one verdict all the same, and nothing is left."""
     chance = packets.seeded(seed)
-    network = network or Network()
-    weather = Weather(is_prompt=chance.random() < 0.5)
-    network.is_prompt = weather.is_prompt
-    Rough(network, network.connect(21), chance, weather).perform(Play("FTP", 21, FTP))
-    connection = network.connect(50123)
-    rough = Rough(network, connection, chance, weather)
-    rough.say(SERVER, content, is_last=True)
-    return connection, rough
+    network = Network(chance.choice(_POLICIES), scan=lambda _: chance.choice((None, "Test.Any")))
+    network.is_prompt = False
+    plays, weather = (*HARMLESS, *FORBIDDEN, *INFECTED), Weather(is_hostile=True, is_prompt=False)
+    roughs = []
+    for _ in range(chance.randrange(1, 4)):
+        play = chance.choice(plays)
+        connection = network.connect(chance.choice((play.port, play.port, 50123)), carrier=carrier_of(weather, chance))
+        roughs.append((Rough(network, connection, chance, weather), list(play.lines)))
+    while any(lines for _, lines in roughs):
+        rough, lines = chance.choice([each for each in roughs if each[1]])
+        side, text = lines.pop(0)
+        rough.mumble(side, text, is_last=chance.random() < 0.2)
+        match chance.randrange(6):
+            case 0:
+                network.set_policy(chance.choice(_POLICIES))
+            case 1:
+                network.answer_one(chance.choice((None, "Test.Any")), chance.choice((None, "too large")))
+            case 2:
+                network.wait(chance.choice((0.02, 0.3, 4.0, 70.0)))
+    return leftovers(network)

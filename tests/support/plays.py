@@ -30,7 +30,7 @@ class Fate(Enum):
 @dataclass(frozen=True)
 class Play:
     """`port` is the server's; the last line of each side ends with FIN where `ends`. `marker` is what must not be read, as it lies
-    in the stream."""
+    in the stream. `data` is the file that an FTP server then sends on the connection that was agreed on; it counts."""
 
     name: str
     port: int
@@ -39,6 +39,7 @@ class Play:
     policy: str = ""
     ends: bool = False
     marker: bytes = MARKER
+    data: bytes = b""
 
 
 def get(host: bytes = b"www.example.org", path: bytes = b"/file", more: bytes = b"") -> bytes:
@@ -203,6 +204,7 @@ HARMLESS = (
     Play("IMAP", 143, imap(mail(CLEAN))),
     Play("IMAP, the other way", 143, append(mail(CLEAN))),
     Play("FTP", 21, FTP),
+    Play("a file over FTP", 21, FTP, data=CLEAN),
     Play("DNS", 53, ((CLIENT, dns_question("www.example.org")), (SERVER, b"\0\3abc"))),
     Play("SSH", 22, ((SERVER, b"SSH-2.0-OpenSSH_9.2\r\n"), (CLIENT, b"SSH-2.0-x\r\n"), (SERVER, bytes(300)))),
     Play("something unknown", 40404, ((CLIENT, b"\x00\x01\x02hello"), (SERVER, bytes(range(256))), (CLIENT, CLEAN))),
@@ -237,5 +239,6 @@ INFECTED = (
     Play("a mail in pieces over SMTP", 25, bdat(EVIL_MAIL), Fate.OVERWRITTEN, marker=ENCODED_MARKER),
     Play("a mail over POP3", 110, pop3(EVIL_MAIL), Fate.OVERWRITTEN, marker=ENCODED_MARKER),
     Play("a mail over IMAP", 143, imap(EVIL_MAIL), Fate.OVERWRITTEN, marker=ENCODED_MARKER),
+    Play("an infected file over FTP", 21, FTP, Fate.OVERWRITTEN, data=EVIL),
     Play("a mail into IMAP", 143, append(EVIL_MAIL), Fate.OVERWRITTEN, marker=ENCODED_MARKER),
 )

@@ -26,9 +26,11 @@ _PAUSES_S = (0.0, 0.0, 0.001, 0.03, 0.06, 0.3)
 
 @dataclass(frozen=True)
 class Weather:
-    """`is_hostile`: segments with other bytes come, too. `is_prompt`: the scanner answers at once."""
+    """`is_hostile`: segments with other bytes come, too. `is_prompt`: the scanner answers at once. `is_quick`: a line is said in one
+    go, as what fits into the window of hold.py must be."""
 
     is_hostile: bool = False
+    is_quick: bool = False
     is_prompt: bool = True
     has_fragments: bool = False
     is_ipv6: bool = False
@@ -117,6 +119,17 @@ class Rough:
             for at, end in self._pieces(have, len(self.said[side])) or [(have, have)]:
                 self._send(side, at, end)
 
+    def mumble(self, side: int, text: bytes, is_last: bool) -> None:
+        """One line, once, whether it arrives or not; at its end perhaps a reset."""
+        chance, start = self._chance, len(self.said[side])
+        self.said[side].extend(text)
+        self.has_ended[side] = self.has_ended[side] or is_last
+        for at, end in self._pieces(start, len(self.said[side])):
+            self._disturb(side)
+            self._send(side, at, end)
+        if chance.random() < 0.1:
+            self._connection.segment(side, len(self.said[side]), b"", flags=RST | chance.choice((0, ACK)))
+
     def _has_all(self, side: int) -> bool:
         host = self._connection.hosts[1 - side]
         return len(host.read) >= len(self.said[side]) and (host.is_finished or not self.has_ended[side])
@@ -152,7 +165,7 @@ class Rough:
         """What others send, or the same host without need."""
         chance, connection = self._chance, self._connection
         what = chance.random()
-        if what < 0.05:
+        if what < 0.05 and not self._weather.is_quick:
             self._pass_time(0)
         elif what < 0.08:
             before = connection.hosts[side].acknowledged - connection.number(side) - 1
