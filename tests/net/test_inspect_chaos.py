@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
 
+from firmware.netns import call_in_namespace
 from mamori.formats.release import EarlyBridge
-from tests.support.chaos import Rig, ask, start_rig, stopped
+from mamori.inspect.nfqueue.queue import MAX_LENGTH
+from tests.support.chaos import SERVER, Rig, ask, start_rig, stopped
 from tests.support.wait import check_until
 
 
@@ -144,6 +147,55 @@ def test_a_closed_box_lets_nothing_pass_without_workers_and_all_of_it_after(clos
         assert rig.fetch() == "hello"
         download.finish()
     rig.await_event("worker-ended")
+
+
+def test_a_closed_box_stays_closed_when_the_supervisor_is_killed_until_there_is_another(closed_rig: Rig) -> None:
+    rig = closed_rig
+    with rig.connection() as old:
+        os.kill(rig.service.pid, signal.SIGKILL)
+        check_until("nobody has a queue", lambda: not rig.queues(), within_s=5)
+        assert rig.workers() == {}
+        with rig.tapped() as frames:
+            old.request("GET", "/hello")
+            assert rig.fetch(within_s=2) == ""
+        assert [frame for frame in frames if not may_pass(frame)] == []
+        rig.start_service()
+        rig.await_well()
+        assert old.getresponse().read() == b"hello"
+        assert rig.fetch() == "hello"
+
+
+def test_a_closed_box_lets_nothing_pass_by_workers_that_hang(closed_rig: Rig) -> None:
+    rig = closed_rig
+    rig.await_well()
+    with rig.connection() as old, stopped(rig.service.pid, *rig.workers().values()):
+        with rig.tapped() as frames:
+            old.request("GET", "/hello")
+            call_in_namespace(rig.box.lab.client, lambda: send_datagrams(3 * MAX_LENGTH))
+            assert rig.fetch(within_s=2) == ""
+        assert [frame for frame in frames if not may_pass(frame)] == []
+    rig.await_well()
+    with rig.connection() as new:
+        assert ask(new) == b"hello"
+
+
+def test_a_worker_that_hangs_without_its_supervisor_keeps_its_queue_from_nobody_for_longer_than_it_hangs(rig: Rig) -> None:
+    (orphan, *others) = rig.workers().values()
+    with stopped(orphan):
+        os.kill(rig.service.pid, signal.SIGKILL)
+        check_until("the others end", lambda: not set(others) & set(rig.workers().values()), within_s=5)
+        rig.start_service()
+        rig.await_event("worker-ended", rig.times_told("worker-ended"))
+    rig.await_well()
+    assert orphan not in rig.workers().values()
+    assert rig.fetch() == "hello"
+
+
+def send_datagrams(number: int) -> None:
+    """So many to the server, more than a queue takes."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(number):
+            sender.sendto(b"x" * 20, (SERVER, 9999))
 
 
 SOCKET_BYTES = 8 << 20
