@@ -26,16 +26,20 @@ SERVERS = tuple(f"10.79.0.{number}" for number in range(101, 109))
 
 LARGE_BYTES, MIDDLE_BYTES = 64 << 20, 2 << 20
 """An installer, of which the scanner takes the first 25 MiB; and a document, which it takes whole."""
-MIDDLE_FILES, SMALL_FILES = 16, 256
+MIDDLE_FILES, SMALL_FILES = 48, 256
 SMALL_BYTES = (1 << 10, 16 << 10)
 """Most objects of a page are between these."""
 ATTACHMENT_BYTES = 100_000
 
+PARALLEL = 4
+"""Downloads of documents at a time: clamd scans a file when all of it is there, so one at a time would wait more than it moves."""
 MIX_CONNECTIONS = 24
 RATE_PER_S = 200
 """Of the small messages whose latency is taken: an office at work, not a line that is full."""
 NAME = "www.allowed.example"
 """No list has it."""
+
+_CURL = ("--silent", "--show-error", "--fail")
 
 Figures = dict[str, float]
 
@@ -135,8 +139,20 @@ def download_large(office: Office, seconds: float) -> Figures:
 
 
 def download_middle(office: Office, seconds: float) -> Figures:
-    """Files of 2 MiB over HTTP, one after the other on one connection."""
-    return _download(office, [f"http://{SERVER}/middle{number}" for number in range(MIDDLE_FILES)], seconds)
+    """Files of 2 MiB over HTTP, PARALLEL at a time. None comes twice: the scanner would know it again."""
+    argv = ["--parallel", "--parallel-max", str(PARALLEL)]
+    for number in range(MIDDLE_FILES):
+        argv += ["--output", "/dev/null", f"http://{SERVERS[number % len(SERVERS)]}/middle{number}"]
+    received, lasted_s = 0, 0.0
+    while lasted_s < seconds:
+        for number in range(MIDDLE_FILES):
+            with (office.folder / f"web/middle{number}").open("r+b") as file:
+                file.write(time.time_ns().to_bytes(8, "big"))
+        began = time.monotonic()
+        _at_client(office.lab, ["curl", *_CURL, *argv], "download files", seconds)
+        lasted_s += time.monotonic() - began
+        received += MIDDLE_FILES * MIDDLE_BYTES
+    return {"gbit_per_s": received * 8 / lasted_s / 1e9, "bytes": received}
 
 
 def download_tls(office: Office, seconds: float) -> Figures:
@@ -145,7 +161,7 @@ def download_tls(office: Office, seconds: float) -> Figures:
 
 
 def fetch_mix(office: Office, seconds: float) -> Figures:
-    """Objects of 1 to 16 KiB on connections that stay, as fast as they come."""
+    """Objects of 1 to 16 KiB on connections that stay, as fast as they come; each comes many times, as logos and scripts do."""
     argv: list[Argument] = ["wrk", f"-t{len(SERVERS)}", f"-c{MIX_CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
     argv += ["-s", office.folder / "mix.lua", f"http://{SERVERS[0]}/"]
     said = _at_client(office.lab, argv, "fetch small objects", seconds)
@@ -212,7 +228,7 @@ LOADS: Mapping[str, Load] = {
 
 
 def _download(office: Office, urls: list[str], seconds: float) -> Figures:
-    argv: list[Argument] = ["curl", "--silent", "--show-error", "--fail", "--insecure", "--resolve", f"{NAME}:443:{SERVER}"]
+    argv: list[Argument] = ["curl", *_CURL, "--insecure", "--resolve", f"{NAME}:443:{SERVER}"]
     argv += ["--write-out", "%{size_download} %{time_total}\\n"]
     for url in urls:
         argv += ["--output", "/dev/null", url]
