@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
 from mamori.events.record import Function
@@ -17,6 +16,7 @@ from mamori.inspect.blockpage import Label
 from mamori.inspect.http_url import Url
 from mamori.inspect.lists.listfile import Hit, ListKind
 from mamori.inspect.lists.matcher import EntryMatcher
+from mamori.inspect.networks import Networks
 from mamori.inspect.policy import Mode, Policy
 
 OWN_LIST = Label("お客様の遮断リスト", "your own block list")
@@ -71,8 +71,8 @@ class Judge:
         self.applications = applications
         self._allowed = EntryMatcher(policy.allow.names, policy.allow.urls)
         self._blocked = EntryMatcher(policy.block.names, policy.block.urls)
-        self._allowed_networks = tuple(map(ip_network, policy.allow.addresses))
-        self._blocked_networks = tuple(map(ip_network, policy.block.addresses))
+        self._allowed_networks = Networks(policy.allow.addresses)
+        self._blocked_networks = Networks(policy.block.addresses)
 
     def judge_name(self, name: str) -> Judgement:
         """A host name, as `names.host_name` writes it."""
@@ -103,15 +103,15 @@ class Judge:
 
     def exempts(self, one: bytes, other: bytes) -> bool:
         """Whether the owner leaves one of two hosts (4 or 16 bytes each) alone: nothing of what passes between them is stopped."""
-        return bool(self._allowed_networks) and (self.allows_address(one) or self.allows_address(other))
+        return one in self._allowed_networks or other in self._allowed_networks
 
     def allows_address(self, address: bytes) -> bool:
         """Whether this host (4 or 16 bytes) is on the owner's allow list."""
-        return bool(self._allowed_networks) and _is_in(address, self._allowed_networks)
+        return address in self._allowed_networks
 
     def blocks_address(self, address: bytes) -> bool:
         """Whether the owner blocks this host; the kernel does it for connections that begin after the rules were loaded."""
-        return bool(self._blocked_networks) and _is_in(address, self._blocked_networks)
+        return address in self._blocked_networks
 
     def _matches(self, hits: Iterable[Hit], application: Application | None, own: bool) -> tuple[Match, ...]:
         found = []
@@ -128,8 +128,3 @@ class Judge:
             mode, label = self.policy.applications.mode_of(application.key), Label(application.ja, application.en)
             found.append(Match(Function.APPLICATION, mode, "applications", application.key, label, label))
         return tuple(match for match in found if match.mode is not Mode.OFF)
-
-
-def _is_in(address: bytes, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
-    host = ip_address(address)
-    return any(host in network for network in networks)

@@ -27,7 +27,7 @@ from mamori.inspect.lists.entries import Entry, EntryError, parse_entry
 _KEY = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 MAX_POLICY_BYTES = 512 << 10
-"""Twenty thousand names of the owner's own. Each worker reads the policy in 0.3 s, and no packet passes it meanwhile."""
+"""Twenty thousand names of the owner's own. Each worker reads such a policy in half a second, and no packet passes it meanwhile."""
 
 
 class Mode(Enum):
