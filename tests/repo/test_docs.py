@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import enum
 import re
@@ -16,6 +17,7 @@ from invoke.loader import FilesystemLoader
 
 from firmware.recipe import Board, Recipe
 from firmware.version import parse_release
+from mamori import cli
 from tests.support.checkout import ROOT, files
 
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
@@ -67,6 +69,14 @@ def test_every_verb_has_help_of_one_line_that_a_terminal_shows_whole() -> None:
 def test_every_verb_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [name for name in verbs() if f"./inv {name.replace('.', ' ')}" not in readme] == []
+
+
+def test_every_command_of_the_box_that_is_for_people_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    (commands,) = (action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))
+    for_programs = {"inspect-worker", "signatures-keeper", "events-writer", "boot-backend"}
+    assert for_programs <= set(commands.choices)
+    assert [name for name in commands.choices if name not in for_programs and f"`mamori {name}" not in readme] == []
 
 
 def test_the_readme_shows_the_bare_arguments_that_a_verb_takes() -> None:

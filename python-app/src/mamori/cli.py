@@ -46,11 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR", help="look at another file system (default: /)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    status = commands.add_parser("status", allow_abbrev=False, help="say how this appliance is")
+    status = commands.add_parser("status", allow_abbrev=False, help="how this appliance is")
     status.add_argument("--json", action="store_true", help="one JSON object")
     status.set_defaults(run=_status)
 
-    inspect = commands.add_parser("inspect", allow_abbrev=False, help="run the inspection service")
+    inspect = commands.add_parser("inspect", allow_abbrev=False, help="run the inspection service, or inspect a capture")
     inspect.add_argument("--watch-only", action="store_true", help="watch the bridge, and leave its packets alone")
     inspect.add_argument("--pcap", type=Path, metavar="FILE", help="inspect a capture (pcap, pcapng) instead, and print JSON lines")
     offline = inspect.add_argument_group("with --pcap")
@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     add_events(commands, _write, _log)
     add_lists(commands, _write)
     add_hashes(commands, _write)
+
+    policy = commands.add_parser("policy", help="the owner's policy").add_subparsers(required=True, metavar="COMMAND")
+    check = policy.add_parser("check", allow_abbrev=False, help="say what is wrong with a policy before it counts")
+    check.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the file (default: that of the appliance)")
+    check.set_defaults(run=_check_policy)
 
     boot_state = commands.add_parser("boot-state", help="the boot loader's state").add_subparsers(required=True, metavar="COMMAND")
     show = boot_state.add_parser("show", allow_abbrev=False, help="which slot starts next, and why")
@@ -156,6 +161,18 @@ def _replay(options: argparse.Namespace) -> None:
         options.parser.error("--watch-only and --pcap: only one of them")
     for line in replay_capture(options.pcap, options.policy, options.lists, options.hashes):
         sys.stdout.write(f"{line}\n")
+
+
+def _check_policy(options: argparse.Namespace) -> None:
+    from mamori.formats.problems import MamoriError
+    from mamori.inspect.policy_file import read_policy
+    from mamori.paths import Device
+
+    path = options.file or Device(options.root).policy
+    if not path.exists():
+        raise MamoriError(f"{path}: No such file or directory", "without a policy the defaults are in force")
+    read_policy(path)
+    sys.stdout.write(f"{path}: sound\n")
 
 
 def _show_boot_state(options: argparse.Namespace) -> None:

@@ -216,3 +216,21 @@ def test_what_is_wrong_with_hashes_is_said(
     assert cli.main(["hashes", *arguments]) == 2
     assert says in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_a_policy_is_checked_before_it_counts(device: Device, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "new.toml"
+    path.write_text('[virus]\nmode = "blok"\nhold = 1\n')
+    assert cli.main(["policy", "check", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "virus.mode: expected one of block, log, off, got 'blok'" in said
+    assert "virus.hold" in said, "all errors at once"
+    path.write_text('[virus]\nmode = "log"\n')
+    assert cli.main(["policy", "check", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: sound\n"
+    path.unlink()
+    assert cli.main(["policy", "check", str(path)]) == 2
+    assert "No such file" in capsys.readouterr().err
+    device.policy.parent.mkdir(parents=True)
+    device.policy.write_text("")
+    assert cli.main(["--root", str(device.root), "policy", "check"]) == 0

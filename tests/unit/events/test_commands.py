@@ -17,6 +17,7 @@ import pytest
 
 import mamori
 from mamori.events.batch import Merger
+from mamori.events.commands import FUNCTIONS
 from mamori.events.record import Action, Function, TerminalSeen
 from mamori.events.schema import VERSION
 from mamori.events.store import Store
@@ -357,3 +358,7 @@ def test_other_commands_do_not_pay_for_the_database() -> None:
 def test_the_options_of_these_commands_cost_no_import_of_their_own() -> None:
     before = loaded_by("from __future__ import annotations; import argparse, os, sys, collections.abc, typing, mamori")
     assert loaded_by("import mamori.events.commands") - before == {"mamori.events", "mamori.events.commands"}
+
+
+def test_the_help_names_every_function() -> None:
+    assert list(FUNCTIONS) == [function.value for function in Function]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 100
 
+FUNCTIONS = ("ips", "virus", "dangerous-site", "category", "application", "address", "evasion", "system")
+"""Those of record.Function, for the help text: it must not cost every command the import. A test compares."""
+
 FOLLOW_EVERY_S = 1.0
 """The writer writes no more often."""
 
@@ -30,16 +33,26 @@ Log = Callable[[int, str], None]
 def add_commands(commands: Any, write: Write, log: Log) -> None:
     """Add the three commands to argparse's subparsers. `write` puts text on the console at once, `log` takes a syslog level and a
     line."""
-    events = commands.add_parser("events", allow_abbrev=False, help="what happened, to whom")
+    events = commands.add_parser(
+        "events",
+        allow_abbrev=False,
+        help="what happened, to whom",
+        description="What happened, to whom: the newest events, oldest first.",
+    )
     _add_common(events)
-    events.add_argument("--function", default="", metavar="NAME", help="virus, ips, dangerous-site, category, application, …")
+    events.add_argument("--function", default="", metavar="NAME", help=f"{', '.join(FUNCTIONS[:-1])} or {FUNCTIONS[-1]}")
     events.add_argument("--action", default="", metavar="NAME", help="blocked, logged, allowed, unseen or reported")
-    events.add_argument("--search", default="", metavar="TEXT", help="a part of a URL, a file, a peer, a list")
+    events.add_argument("--search", default="", metavar="TEXT", help="a part of a URL, a file, a peer, a list, a detail")
     events.add_argument("--limit", default=str(DEFAULT_LIMIT), metavar="N", help=f"the newest N (default: {DEFAULT_LIMIT})")
     events.add_argument("--follow", action="store_true", help="go on with what comes in")
     events.set_defaults(run=lambda options: _events(options, write))
 
-    statistics = commands.add_parser("statistics", allow_abbrev=False, help="how much was looked at and blocked")
+    statistics = commands.add_parser(
+        "statistics",
+        allow_abbrev=False,
+        help="how much was looked at and blocked",
+        description="How much was looked at and blocked, by function and category. Days are Japan's.",
+    )
     _add_common(statistics)
     statistics.add_argument("--by", default="day", metavar="SPAN", help="hour, day (default), week or month")
     statistics.set_defaults(run=lambda options: _statistics(options, write))
@@ -49,8 +62,10 @@ def add_commands(commands: Any, write: Write, log: Log) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--since", default="", metavar="WHEN", help="an age (1h, 2d) or a date (2026-11-23, 2026-11-23T18:30)")
-    parser.add_argument("--until", default="", metavar="WHEN", help="the same")
+    parser.add_argument(
+        "--since", default="", metavar="WHEN", help="an age (30m, 1h, 2d, 1w) or time (2026-11-23, 2026-11-23T18:30)"
+    )
+    parser.add_argument("--until", default="", metavar="WHEN", help="the same; what is before it")
     parser.add_argument("--terminal", default="", metavar="WHO", help="a computer's MAC address, IP address or name")
     parser.add_argument("--utc", action="store_true", help="times in UTC (default: Japan)")
     parser.add_argument("--json", action="store_true", help="one JSON object for each line")

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Any, write: Callable[[str], object]) -> None:
     """Register `lists …` with cli.py's subparsers; `write` gets what the command says."""
-    parser = commands.add_parser("lists", allow_abbrev=False, help="lists of names and URLs")
+    parser = commands.add_parser("lists", allow_abbrev=False, help="compile, look up and check lists of sites")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    compile_ = verbs.add_parser("compile", allow_abbrev=False, help="make a list file from text files")
+    compile_ = verbs.add_parser("compile", allow_abbrev=False, help="make a list file of text files")
     compile_.add_argument("out", type=Path, metavar="OUT", help="the file to make or replace")
     compile_.add_argument("--source", type=Path, required=True, metavar="DIR", help="the directory with lists.toml")
     compile_.set_defaults(run=lambda options: write(run_compile(options)))
 
     lookup = verbs.add_parser("lookup", allow_abbrev=False, help="say which lists have a name or a URL")
     lookup.add_argument("file", type=Path, metavar="FILE", help="a compiled list file")
-    lookup.add_argument("sites", nargs="+", metavar="NAME_OR_URL")
+    lookup.add_argument("sites", nargs="+", metavar="NAME_OR_URL", help="www.example.com, or https://example.com/a")
     lookup.add_argument("--json", action="store_true", help="one JSON array")
     lookup.set_defaults(run=lambda options: write(run_lookup(options)))
 

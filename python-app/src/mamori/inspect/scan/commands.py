@@ -10,7 +10,7 @@ from typing import Any
 
 def add_commands(commands: Any, write: Callable[[str], object]) -> None:
     """Register `hashes …` with cli.py's subparsers; `write` gets what the command says."""
-    parser = commands.add_parser("hashes", allow_abbrev=False, help="hashes of harmful files")
+    parser = commands.add_parser("hashes", allow_abbrev=False, help="compile and check lists of harmful files")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     compile_ = verbs.add_parser("compile", allow_abbrev=False, help="make a list of hashes from a text file")
