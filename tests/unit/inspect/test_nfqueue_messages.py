@@ -138,6 +138,44 @@ def test_a_packet_is_read_with_everything_that_the_kernel_tells_about_it() -> No
     ]
 
 
+BRIDGED = (
+    NUMBERED,
+    *(attribute(kind, struct.pack(">I", value)) for kind, value in ((5, 2), (7, 4), (6, 3), (8, 5))),
+    attribute(9, bytes.fromhex("000600000242ac1100020000")),
+)
+"""What comes first in every packet of a bridge, in the kernel's order."""
+PAYLOAD = attribute(10, b"\x45\0\0")
+INFO, MARK, CUT = (attribute(kind, struct.pack(">I", value)) for kind, value in ((14, 3), (3, 9), (13, 70000)))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        pytest.param((*BRIDGED, INFO, PAYLOAD), (3, 0, 3), id="of a bridge"),
+        pytest.param((*BRIDGED, PAYLOAD), (0, 0, 3), id="with a checksum that is right"),
+        pytest.param((*BRIDGED[:5], MARK, BRIDGED[5], INFO, PAYLOAD), (3, 9, 3), id="with a mark"),
+        pytest.param((*BRIDGED, CUT, INFO, PAYLOAD), (3, 0, 70000), id="cut"),
+        pytest.param((*BRIDGED, INFO, PAYLOAD, MARK), (3, 9, 3), id="with something behind the payload"),
+        pytest.param(
+            (*BRIDGED, INFO, PAYLOAD, attribute(10, b"\x45")), (3, 0, 1), id="with two payloads, of which the last counts"
+        ),
+        pytest.param((PAYLOAD, INFO, *reversed(BRIDGED)), (3, 0, 3), id="in another order"),
+    ],
+)
+def test_a_packet_says_the_same_in_whatever_order_it_says_it(attributes: tuple[bytes, ...], told: tuple[int, int, int]) -> None:
+    packet = decode(packet_message(*attributes))[0]
+    assert isinstance(packet, Packet)
+    assert (packet.info, packet.mark, packet.length_bytes) == told
+    ports = packet.indev, packet.physindev, packet.outdev, packet.physoutdev
+    assert (packet.id, packet.protocol, packet.hook, *ports) == (1, 0x0800, 2, 2, 4, 3, 5)
+    assert packet.hw_address.hex(":") == "02:42:ac:11:00:02"
+    assert bytes(packet.payload) == b"\x45\0\0"[: len(packet.payload)]
+
+
+def test_a_packet_of_a_bridge_without_a_payload_is_one_without_bytes() -> None:
+    assert decode(packet_message(*BRIDGED)) == decode(packet_message(*reversed(BRIDGED)))
+
+
 def test_what_the_kernel_does_not_tell_is_zero_or_empty() -> None:
     assert decode(packet_message(NUMBERED)) == [Packet(0, 1, memoryview(b""), 0, 0, 0x0800, 2, 0, 0, 0, 0, b"", None, 0)]
 

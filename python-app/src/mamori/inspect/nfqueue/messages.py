@@ -18,11 +18,11 @@ from mamori.inspect.nfqueue.netlink import (
     BE32,
     FAMILY,
     HEADER,
+    HW_ADDRESS_BYTES,
     MAX_NUMBER,
     NLM_F_ACK,
     NLM_F_REQUEST,
     NLMSG_ERROR,
-    TYPE_MASK,
     Answered,
     MessageError,
     decode_answer,
@@ -31,6 +31,7 @@ from mamori.inspect.nfqueue.netlink import (
     encode_message,
     read_header,
     read_hw_address,
+    read_number,
 )
 
 MAX_QUEUE = MAX_NUMBER
@@ -65,8 +66,19 @@ _A_HWADDR, _A_PAYLOAD, _A_CAP_LEN, _A_SKB_INFO, _A_VLAN = 9, 10, 13, 14, 19
 _A_VLAN_PROTO, _A_VLAN_TCI = 1, 2  # enum nfqnl_vlan_attr
 
 
-_NUMBERS = frozenset((_A_MARK, _A_INDEV, _A_OUTDEV, _A_PHYSINDEV, _A_PHYSOUTDEV, _A_CAP_LEN, _A_SKB_INFO))
-_NUMBER_BYTES = ATTRIBUTE.size + BE32.size
+# What comes first in every packet of a bridge, in the order in which nfqnl_build_packet_message writes it: read in one go.
+_FIRST = Struct(">IIHBxIIIIIIIIIHH8s")
+_FIRST_KINDS = tuple(
+    int.from_bytes(ATTRIBUTE.pack(length, kind), "big")
+    for kind, length in (
+        (_A_PACKET_HDR, ATTRIBUTE.size + _PACKET_HEADER.size),
+        *((kind, ATTRIBUTE.size + BE32.size) for kind in (_A_INDEV, _A_PHYSINDEV, _A_OUTDEV, _A_PHYSOUTDEV)),
+        (_A_HWADDR, 16),
+    )
+)
+
+_INFO = Struct(">II")
+_INFO_KIND = int.from_bytes(ATTRIBUTE.pack(_INFO.size, _A_SKB_INFO), "big")
 
 
 class Flags(IntFlag):
@@ -210,49 +222,61 @@ def decode(datagram: bytes) -> list[Message]:
 
 
 def _decode_packet(datagram: bytes, view: memoryview, at: int, end: int) -> Packet:
-    """One pass over the attributes, as many calls as there are of them: this is done for every packet."""
+    """For every packet, so with as few calls as there can be."""
     if end - at < FAMILY.size:
         raise MessageError("a packet without the header of netfilter")
     queue = FAMILY.unpack_from(datagram, at)[2]
     at += FAMILY.size
-    unpack, unpack_number = ATTRIBUTE.unpack_from, BE32.unpack_from
-    numbers: dict[int, int] = {}
-    found: dict[int, memoryview] = {}
-    payload = view[:0]
-    while end - at >= ATTRIBUTE.size:
-        length, kind = unpack(datagram, at)
-        if not ATTRIBUTE.size <= length <= end - at:
-            raise MessageError(f"an attribute of {length} bytes in {end - at}")
-        kind &= TYPE_MASK
-        if kind in _NUMBERS:
-            if length != _NUMBER_BYTES:
-                raise MessageError(f"attribute {kind}: {length - ATTRIBUTE.size} bytes instead of 4")
-            numbers[kind] = unpack_number(datagram, at + ATTRIBUTE.size)[0]
-        elif kind == _A_PAYLOAD:
-            payload = view[at + ATTRIBUTE.size : at + length]
-        else:
-            found[kind] = view[at + ATTRIBUTE.size : at + length]
-        at += length + 3 & ~3
-    header = found.get(_A_PACKET_HDR)
-    if header is None or len(header) < _PACKET_HEADER.size:
+    if end - at < _FIRST.size:
+        return _decode_any(queue, view, at, end)
+    # fmt: off
+    kind_1, number, protocol, hook, kind_2, indev, kind_3, physindev, kind_4, outdev, kind_5, physoutdev, kind_6, \
+        hw_length, _, hw_address = _FIRST.unpack_from(datagram, at)
+    # fmt: on
+    if (kind_1, kind_2, kind_3, kind_4, kind_5, kind_6) != _FIRST_KINDS or hw_length > HW_ADDRESS_BYTES:
+        return _decode_any(queue, view, at, end)
+    rest = at + _FIRST.size
+    info = 0
+    if end - rest > _INFO.size:
+        kind, value = _INFO.unpack_from(datagram, rest)
+        if kind == _INFO_KIND:
+            info, rest = value, rest + _INFO.size
+    if end - rest < ATTRIBUTE.size:
+        return _decode_any(queue, view, at, end)
+    length, kind = ATTRIBUTE.unpack_from(datagram, rest)
+    if kind != _A_PAYLOAD or not ATTRIBUTE.size <= length <= end - rest or end - rest - length > 3:
+        return _decode_any(queue, view, at, end)
+    payload = view[rest + ATTRIBUTE.size : rest + length]
+    # fmt: off
+    return Packet(
+        queue, number, payload, info, 0, protocol, hook, indev, outdev, physindev, physoutdev, hw_address[:hw_length], None,
+        len(payload),
+    )
+    # fmt: on
+
+
+def _decode_any(queue: int, view: memoryview, at: int, end: int) -> Packet:
+    """A packet with attributes of any kinds in any order."""
+    found = decode_attributes(view, at, end)
+    if _A_PACKET_HDR not in found or len(found[_A_PACKET_HDR]) < _PACKET_HEADER.size:
         raise MessageError("a packet without its number")
-    number, protocol, hook = _PACKET_HEADER.unpack_from(header)
-    get = numbers.get
+    number, protocol, hook = _PACKET_HEADER.unpack_from(found[_A_PACKET_HDR])
+    payload = found.get(_A_PAYLOAD, view[:0])
     return Packet(
         queue,
         number,
         payload,
-        get(_A_SKB_INFO, 0),
-        get(_A_MARK, 0),
+        read_number(found, _A_SKB_INFO),
+        read_number(found, _A_MARK),
         protocol,
         hook,
-        get(_A_INDEV, 0),
-        get(_A_OUTDEV, 0),
-        get(_A_PHYSINDEV, 0),
-        get(_A_PHYSOUTDEV, 0),
+        read_number(found, _A_INDEV),
+        read_number(found, _A_OUTDEV),
+        read_number(found, _A_PHYSINDEV),
+        read_number(found, _A_PHYSOUTDEV),
         read_hw_address(found, _A_HWADDR),
         _vlan(found[_A_VLAN]) if _A_VLAN in found else None,
-        get(_A_CAP_LEN, 0) or len(payload),
+        read_number(found, _A_CAP_LEN) or len(payload),
     )
 
 
