@@ -110,6 +110,11 @@ class Connection:
         self._session.viruses.scanned(file, signature, unseen)
         self._settle()
 
+    def lagging(self, file: int, is_behind: bool) -> None:
+        """The scanner has much of this file left to take, or has caught up."""
+        self._session.viruses.lag(file, is_behind)
+        self._settle()
+
     def close(self) -> None:
         """The flow is out of the table: nothing is left waiting. What no scanner has judged by now gets what such files get."""
         if self._interposer is None:

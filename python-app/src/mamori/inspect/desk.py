@@ -60,6 +60,7 @@ class ScanOwner(Protocol):
     """Who waits for the verdict on a file."""
 
     def scanned(self, file: int, signature: str | None, unseen: str | None) -> None: ...
+    def lagging(self, file: int, is_behind: bool) -> None: ...
 
 
 class Owner(ScanOwner, Timed, Protocol):

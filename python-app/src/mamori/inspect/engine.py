@@ -95,6 +95,15 @@ class Engine:
             owner, file = found
             owner.scanned(file, signature, unseen)
 
+    def lagging(self, scan: int, is_behind: bool, now: float) -> None:
+        """The scanner has much of an open file left to take: its sender is held, at most as long as for a verdict, until this is
+        said to be over."""
+        self._desk.now = now
+        found = self._desk.scans.get(scan)
+        if found is not None:
+            owner, file = found
+            owner.lagging(file, is_behind)
+
     def on_timer(self, now: float) -> None:
         """Do what is due."""
         self._desk.now = now

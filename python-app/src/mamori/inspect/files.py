@@ -16,7 +16,7 @@ MAX_FILES = 2000
 @dataclass(slots=True)
 class CarriedFile:
     """One file. `ranges` are those of its bytes that may still be written over, because they wait or are in the packet in hand.
-    `signature`: what was found; `unseen`: why nothing can be said."""
+    `signature`: what was found; `unseen`: why nothing can be said; `is_behind`: the scanner has much of it left to take."""
 
     direction: int
     name: str
@@ -25,6 +25,7 @@ class CarriedFile:
     is_open_ended: bool = False
     is_open: bool = True
     is_waiting: bool = False
+    is_behind: bool = False
     signature: str | None = None
     unseen: str | None = None
     is_overwritten: bool = False
@@ -75,7 +76,7 @@ class Files:
         carried = self._files.get(file)
         if carried is None or not carried.is_open:
             return None
-        carried.is_open = False
+        carried.is_open = carried.is_behind = False
         if carried.signature is None and carried.unseen is None:
             carried.is_waiting = True
             self._desk.out.append(FinishScan(carried.scan))
@@ -97,15 +98,15 @@ class Files:
         carried = self._files.get(file)
         if carried is None:
             return None
-        carried.signature, carried.unseen, carried.is_waiting = signature, unseen, False
+        carried.signature, carried.unseen, carried.is_waiting, carried.is_behind = signature, unseen, False, False
         self._desk.scans.pop(carried.scan, None)
         if not carried.is_open:
             del self._files[file]
         return carried
 
     def waiting(self, direction: int) -> bool:
-        """Whether a file of this direction waits for its verdict."""
-        return any(carried.is_waiting and carried.direction == direction for carried in self._files.values())
+        """Whether a file of this direction waits for its verdict, or for the scanner to catch up."""
+        return bool(self.overdue(direction))
 
     def open_in(self, direction: int) -> bool:
         return any(carried.is_open and carried.direction == direction for carried in self._files.values())
@@ -116,7 +117,25 @@ class Files:
 
     def overdue(self, direction: int) -> list[int]:
         """The files of this direction that wait."""
-        return [file for file, carried in self._files.items() if carried.is_waiting and carried.direction == direction]
+        return [
+            file
+            for file, carried in self._files.items()
+            if (carried.is_waiting or carried.is_behind) and carried.direction == direction
+        ]
+
+    def lag(self, file: int, is_behind: bool) -> CarriedFile | None:
+        """The scanner cannot keep up with an open file, or can again."""
+        carried = self._files.get(file)
+        if carried is None or not carried.is_open or carried.unseen is not None or carried.signature is not None:
+            return None
+        carried.is_behind = is_behind
+        return carried
+
+    def cancel(self, file: int) -> None:
+        """What is open is not to be scanned any further."""
+        carried = self._files.get(file)
+        if carried is not None and carried.is_open:
+            self._cancel(carried)
 
     def keeps(self, direction: int, start: int, end: int) -> bool:
         """Whether bytes of an unjudged file lie here of which no copy is out."""

@@ -94,6 +94,7 @@ class Viruses:
     def give_up(self, direction: int) -> None:
         """The scanner did not answer in time, or too much waits for it."""
         for file in self._files.overdue(direction):
+            self._files.cancel(file)
             self.scanned(file, None, _LATE)
         self._holds[direction].wait_until = None
 
@@ -109,6 +110,16 @@ class Viruses:
         if not self._files.waiting(carried.direction):
             self._holds[carried.direction].wait_until = None
 
+    def lag(self, file: int, is_behind: bool) -> None:
+        """The scanner is behind with a file: its sender is stopped for a while, as a slow receiver would."""
+        carried = self._files.lag(file, is_behind)
+        if carried is None or not self._blocks:
+            return
+        if is_behind:
+            self._wait(carried.direction)
+        elif not self._files.waiting(carried.direction):
+            self._holds[carried.direction].wait_until = None
+
     def close(self) -> None:
         """Nobody waits for any of them any more."""
         self._files.close()
@@ -118,10 +129,13 @@ class Viruses:
     def _await(self, carried: CarriedFile | None, direction: int) -> bool:
         if carried is None or not carried.is_waiting or not self._blocks:
             return False
+        self._wait(direction)
+        return True
+
+    def _wait(self, direction: int) -> None:
         hold = self._holds[direction]
         if hold.wait_until is None:
             hold.wait_until = self._desk.now + self._desk.judge.policy.virus.hold_ms / 1000
-        return True
 
     def _on_scan(self, carried: CarriedFile) -> None:
         """A file that is not clean, or of which nothing is known."""

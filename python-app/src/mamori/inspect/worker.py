@@ -33,7 +33,7 @@ from mamori.inspect.memory import SCANNER_LEAST_MIB, read_memory_mib
 from mamori.inspect.nfqueue.messages import Verdict, encode_verdict, requeue
 from mamori.inspect.nfqueue.queue import Queue, Settings, start_queue
 from mamori.inspect.nfqueue.rules import DECIDED_MARK, SURICATA_DONE_MARK, SURICATA_QUEUE
-from mamori.inspect.scan.scanner import Scanner, ScanSettings
+from mamori.inspect.scan.scanner import FILE_BACKLOG_BYTES, Scanner, ScanSettings
 from mamori.inspect.scan.verdicts import Clean, Infected, Scanned
 from mamori.inspect.sources import JudgeSource
 from mamori.paths import Device
@@ -46,6 +46,9 @@ REPORT_EVERY_S = 2.0
 
 BUGS_EVERY_S = 60.0
 """A bug is told once in so long; all are counted."""
+
+BEHIND_BYTES = FILE_BACKLOG_BYTES // 4
+"""What clamd may have left to take of a file before its sender is stopped. What a sender has under way then still fits."""
 
 IDLE_S = 1.0
 """The longest sleep."""
@@ -127,6 +130,8 @@ class _Worker:
         self._report_at = self._reload_at = now
         self._bugs, self._bug_told_at = 0, -BUGS_EVERY_S
         self._handed_on = 0
+        self._lagging: set[int] = set()  # files that have just fallen behind
+        self._behind: set[int] = set()  # and those of which the engine knows it
         # Past the signature engine when it is away, whatever `fail` says: that is about us. It takes minutes to load its rules,
         # and a small box has none.
         self._to_signatures = requeue(settings.signatures, bypass=True) if settings.signatures is not None else None
@@ -221,13 +226,25 @@ class _Worker:
             results = self._scanner.take_results()
             for health in self._scanner.take_changes():
                 self._tell_health(health.condition.value, health.reason)
-            if not results:
+            if not self._follow_backlogs(now) and not results:
                 return
             for result in results:
                 try:
                     self._scanned(result, now)
                 except Exception:  # what waits for the file does so until its time is over
                     self._note_bug()
+
+    def _follow_backlogs(self, now: float) -> bool:
+        """Have senders stopped whose files clamd cannot take as fast, and let go again; whether the engine was told something."""
+        caught_up = [file for file in self._behind if self._scanner.backlog_bytes(file) <= BEHIND_BYTES // 2]
+        for file in caught_up:
+            self._behind.remove(file)
+            self.engine.lagging(file, is_behind=False, now=now)
+        lagging, self._lagging = self._lagging, set()
+        for file in lagging:
+            self._behind.add(file)
+            self.engine.lagging(file, is_behind=True, now=now)
+        return bool(caught_up or lagging)
 
     def _scanned(self, result: Scanned, now: float) -> None:
         match result.verdict:
@@ -257,6 +274,8 @@ class _Worker:
                 verdicts.append(encode_verdict(queue, token & _PACKET_ID, Verdict.ACCEPT, payload=payload))
             case FeedScan(file, data):
                 self._scanner.feed(file, data, now)
+                if file not in self._behind and self._scanner.backlog_bytes(file) > BEHIND_BYTES:
+                    self._lagging.add(file)
             case BeginScan(file, expected_bytes):
                 self._scanner.begin(file, expected_bytes)
             case FinishScan(file):
