@@ -8,9 +8,8 @@ message is `done`. So body bytes are never copied here, and a long body costs on
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mamori.inspect.http1_head import Anomaly, Fields, HttpError
 
@@ -159,8 +158,7 @@ class InChunks:
             raise HttpError("a chunk without a size")
 
 
-@dataclass(frozen=True, slots=True)
-class FramingChoice:
+class FramingChoice(NamedTuple):
     """How a body is framed (None: there is none), and what is odd about that. `doubtful`: some clients do not take the chunks
     for chunks."""
 

@@ -8,8 +8,8 @@ they disagree, the reading that shows most is taken and an Anomaly says so: harm
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from mamori.inspect.errors import ParseError
 
@@ -56,8 +56,7 @@ class Anomaly(Enum):
     ODD_CHUNK = "chunk framing that peers read differently"  # bare LF, `0x`, white space, empty lines, many digits
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(NamedTuple):
     """The fields in their order: names in lower case, values without surrounding white space; text in latin-1."""
 
     pairs: tuple[tuple[str, str], ...]
@@ -82,8 +81,7 @@ class Fields:
         return [token for token in members if token]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLine:
+class RequestLine(NamedTuple):
     """`target` as it came; `version` is (1, 1) and the like."""
 
     method: str
@@ -91,15 +89,13 @@ class RequestLine:
     version: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class StatusLine:
+class StatusLine(NamedTuple):
     version: tuple[int, int]
     status: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ContentRange:
+class ContentRange(NamedTuple):
     """`bytes first-last/total` (RFC 9110, section 14.4), both ends included; `total` is None for `*`."""
 
     first: int

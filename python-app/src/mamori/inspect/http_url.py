@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
+from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from mamori.inspect.names import host_name
@@ -33,8 +33,7 @@ _SLASHES = re.compile(r"/{2,}")
 _PORT = re.compile(r":(\d{0,5})$")
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
+class Url(NamedTuple):
     """`host` is lower-case, without a final dot, IPv6 without brackets in its shortest form; the server's address when the client
     named none, and empty when that is not known either. `path` starts with a slash, or is `*`, or empty for CONNECT. `query`
     has no question mark."""
