@@ -62,21 +62,23 @@ def constants() -> dict[str, str]:
 
 
 def told_of_itself() -> set[str]:
-    """The categories of events of Function.SYSTEM in the source: of `_tell("worker-ended", …)`, `Event(…, category="bug")`, and of
-    constants that stand there."""
+    """The categories of events of Function.SYSTEM in the source: of `own_event(…, "bug", …)`, of `self._tell("worker-ended", …)`,
+    which makes one, and of `tell(…, Function.SYSTEM, …, category="table-full")`."""
     found, known = {f"scanner-{condition.value}" for condition in Condition}, constants()
     for call in calls():
-        name = target(call)
-        if name == "_own_event":
-            found.add(known[ast.unparse(call.args[1])])
-        elif name == "_tell" and call.args and isinstance(call.args[0], ast.Constant):
-            found.add(call.args[0].value)
-        elif name in ("Event", "tell") and "SYSTEM" in ast.unparse(call):
-            for keyword in call.keywords:
-                if keyword.arg == "category" and isinstance(keyword.value, ast.Constant):
-                    found.add(keyword.value.value)
-                elif keyword.arg == "category" and ast.unparse(keyword.value) in known:
-                    found.add(known[ast.unparse(keyword.value)])
+        argument: ast.expr | None
+        if target(call) == "own_event":
+            argument = call.args[1]
+        elif target(call) == "_tell" and call.args:
+            argument = call.args[0]
+        elif "Function.SYSTEM" in map(ast.unparse, call.args):
+            argument = next((keyword.value for keyword in call.keywords if keyword.arg == "category"), None)
+        else:
+            continue
+        if isinstance(argument, ast.Constant):
+            found.add(argument.value)
+        elif isinstance(argument, ast.Name) and argument.id in known:
+            found.add(known[argument.id])
     return found
 
 

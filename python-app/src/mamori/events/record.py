@@ -13,6 +13,10 @@ MAX_SUBJECT_CHARACTERS = 1000
 """Of an address or a name. The rest is cut off with an ellipsis: a URL of 64 KB is no news for people."""
 
 
+MAX_OWN_CHARACTERS = 500
+"""Of what the box tells of itself: an error message, or the first of many."""
+
+
 class Function(Enum):
     """What the box does for its owner; each can be blocking, logging or off."""
 
@@ -70,6 +74,12 @@ class Event:
     list_name: str = ""
     category: str = ""
     detail: str = ""
+
+
+def own_event(at_s: float, category: str, subject: str, detail: str = "") -> Event:
+    """What the box tells of itself: `category` is one of the words in docs/events.md, for programs, `subject` a line for people."""
+    subject, detail = subject[:MAX_OWN_CHARACTERS], detail[:MAX_OWN_CHARACTERS]
+    return Event(at_s, Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", subject, "", category, detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from mamori.events.record import Action, Count, Event, Function, Heading, Record
+from mamori.events.record import Count, Event, Function, Record, own_event
 from mamori.events.wire import MAX_COUNTED, MAX_DATAGRAM_BYTES, encode_record, join_records
 
 MAX_WAITING_BYTES = 512 * 1024
@@ -52,10 +52,7 @@ _Counter = tuple[Function, str, str, str, str]
 
 def lost_records(at_s: float, number: int, where: str) -> Event:
     """The event that says that `number` records were lost; `where` is one line."""
-    subject = f"{number} records were lost"
-    return Event(
-        at_s, Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", subject, category=LOST_RECORDS, detail=where
-    )
+    return own_event(at_s, LOST_RECORDS, f"{number} records were lost", where)
 
 
 class EventSender:

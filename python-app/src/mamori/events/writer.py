@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mamori.events.batch import Merger
-from mamori.events.record import Action, Event, Function, Heading
+from mamori.events.record import own_event
 from mamori.events.retention import ClockWatch, plan_cutoffs
 from mamori.events.schema import NewerDatabaseError
 from mamori.events.sender import lost_records
@@ -149,7 +149,7 @@ class Writer:
             self._log(NOTICE, "events are written again")
             if self._trouble_since is not None:
                 subject = f"for {clocks.now - self._trouble_since:.0f} s events could not be written"
-                self._merger.add_always(_own_event(clocks, DISK_TROUBLE, subject, self._trouble), clocks.wall_s)
+                self._merger.add_always(own_event(clocks.wall_s, DISK_TROUBLE, subject, self._trouble), clocks.wall_s)
             self._trouble, self._trouble_since = "", None
 
     def _report_loss(self, clocks: Clocks) -> None:
@@ -187,7 +187,7 @@ class Writer:
             return self._replace("damaged", str(error), clocks)
         if was_left and not self._is_checked:
             subject = "the writer of events was killed, or the power went"
-            self._merger.add_always(_own_event(clocks, WRITER_KILLED, subject, ""), clocks.wall_s)
+            self._merger.add_always(own_event(clocks.wall_s, WRITER_KILLED, subject, ""), clocks.wall_s)
         self._is_checked = True
         return store
 
@@ -199,7 +199,7 @@ class Writer:
         self._is_checked = True
         self._merger.forget()
         subject = f"a new database of events begins: the last one is {word.partition('-')[0]}"
-        self._merger.add_always(_own_event(clocks, DATABASE_REPLACED, subject, reason), clocks.wall_s)
+        self._merger.add_always(own_event(clocks.wall_s, DATABASE_REPLACED, subject, reason), clocks.wall_s)
         return store
 
     def _fail(self, error: Exception, clocks: Clocks) -> None:
@@ -223,8 +223,3 @@ class Writer:
             self._refusals_at = clocks.now + REFUSALS_EVERY_S
             self._log(WARNING, f"{self._refused} records refused: {reason}")
             self._refused = 0
-
-
-def _own_event(clocks: Clocks, category: str, subject: str, detail: str) -> Event:
-    nobody = ("", "", "", 0, "")
-    return Event(clocks.wall_s, Function.SYSTEM, Action.REPORTED, Heading.NONE, *nobody, subject, "", category, detail[:500])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mamori.durable import write_durably
-from mamori.events.record import Action, Event, Function, Heading
+from mamori.events.record import own_event
 from mamori.events.sender import EventSender
 from mamori.formats.problems import MamoriError
 from mamori.inspect import crew as crews
@@ -223,6 +223,4 @@ class Guard:
 
     def _tell(self, what: str, text: str, level: int = 4) -> None:
         self._log(level, text)
-        self._events.send(
-            Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text[:500], category=what)
-        )
+        self._events.send(own_event(time.time(), what, text))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_network
 from pathlib import Path
 
-from mamori.events.record import MAX_SUBJECT_CHARACTERS, Action, Event, Function, Heading
+from mamori.events.record import Action, Event, Function, Heading, own_event
 from mamori.formats.problems import MamoriError
 from mamori.inspect.address_feeds import Network, read_networks
 from mamori.inspect.errors import ParseError
@@ -132,10 +132,7 @@ class Netfilter:
 
     def _complain(self, text: str) -> None:
         self._log(4, text)
-        subject = text[:MAX_SUBJECT_CHARACTERS]
-        self._tell(
-            Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", subject, category="feed-refused")
-        )
+        self._tell(own_event(time.time(), "feed-refused", text))
 
     def _load(self, what: str, text: str) -> None:
         try:

@@ -24,7 +24,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
-from mamori.events.record import Action, Event, Function, Heading
+from mamori.events.record import Action, Function, own_event
 from mamori.events.sender import EventSender
 from mamori.formats.problems import MamoriError
 from mamori.inspect.policy import Mode
@@ -262,9 +262,7 @@ class _Keeper:
 
     def _tell(self, what: str, text: str, level: int = 4) -> None:
         self._log(level, text)
-        self._events.send(
-            Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text[:500], category=what)
-        )
+        self._events.send(own_event(time.time(), what, text))
 
     def _report(self, now: float) -> None:
         supplied = self._supplied
