@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mamori.inspect.hearing import read_name
-from mamori.inspect.nflog import decode_log
-from mamori.inspect.nfqueue.netlink import MessageError, encode_attribute, encode_message
+from mamori.inspect.nflog import Copy, decode_log
+from mamori.inspect.nfqueue.netlink import Answered, MessageError, encode_attribute, encode_message
 from mamori.inspect.terminals import MAX_NAME_CHARACTERS
 from tests.support import packets
 from tests.support.checkout import ROOT
@@ -28,12 +28,13 @@ PORTS = st.sampled_from([67, 137, 547, 5353, 68])
 @given(DATAGRAMS)
 def test_any_datagram_is_copies_or_one_error(datagram: bytes) -> None:
     with contextlib.suppress(MessageError):
-        decode_log(datagram)
+        assert all(isinstance(message, Copy | Answered) for message in decode_log(datagram))
 
 
 @given(st.binary(max_size=100), st.binary(max_size=8))
 def test_any_bytes_are_a_packet_with_a_name_or_none(data: bytes, mac: bytes) -> None:
-    read_name(memoryview(data), mac)
+    name = read_name(memoryview(data), mac)
+    assert name is None or name.name
 
 
 @given(SENDERS, PORTS, st.sampled_from(VECTORS) | st.binary(max_size=300), st.binary(max_size=8))

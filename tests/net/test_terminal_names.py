@@ -19,7 +19,9 @@ import pytest
 from firmware.inspect_lab import ADDRESSES, Lab
 from firmware.netns import call_in_namespace
 from firmware.process import run, start
-from mamori.inspect.hearing import EACH_BURST
+from mamori.formats.problems import MamoriError
+from mamori.inspect.hearing import EACH_BURST, GROUP
+from mamori.inspect.nflog import LogGroup
 from tests.support import packets
 from tests.support.checkout import ROOT
 from tests.support.guarded import Guarded, start_guarded
@@ -214,3 +216,11 @@ def test_a_name_with_an_escape_sequence_is_shown_escaped(box: Guarded) -> None:
     text = box.mamori("events", "--search", "escape.bad")
     assert "\\x1b[2jpc" in text
     assert "\x1b" not in text + box.mamori("events", "--json", "--search", "escape.bad")
+
+
+def test_nobody_else_can_have_the_group(box: Guarded) -> None:
+    with pytest.raises(MamoriError, match="nobody else may have the group"):
+        call_in_namespace(box.lab.box, lambda: LogGroup(GROUP))
+    group = call_in_namespace(box.lab.box, lambda: LogGroup(GROUP + 1))
+    assert group.receive() == []
+    group.close()

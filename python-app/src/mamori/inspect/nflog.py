@@ -107,7 +107,8 @@ class LogGroup:
             self._bind(group)
         except OSError as error:
             self._socket.close()
-            hint = "another process has this group" if error.errno == errno.EBUSY else ""
+            # nfnetlink_log.c, nfulnl_recv_config: a group that another socket has is EPERM, too.
+            hint = "it takes CAP_NET_ADMIN, and nobody else may have the group" if error.errno == errno.EPERM else ""
             raise MamoriError(f"log group {group}: {error.strerror or 'the kernel does not answer'}", hint) from None
         self._socket.setblocking(False)
 
