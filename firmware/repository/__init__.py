@@ -1,0 +1,1 @@
+"""The TUF repository: which bundle an appliance may install (docs/update.md section 2)."""
