@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mamori.events.record import Action, Event, Function, Heading
+from mamori.events.record import own_event
 from mamori.events.sender import EventSender
 from mamori.formats.release import EarlyBridge, Release
 from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedScan, FinishScan, Replace, Tally, Tell
@@ -189,9 +189,7 @@ class _Worker:
             self._bug_told_at = time.monotonic()
             self._log(3, trace)
             text = f"a bug of the inspection: {trace.strip().splitlines()[-1]}"
-            self._sender.send(
-                Event(time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text[:500], category="bug")
-            )
+            self._sender.send(own_event(time.time(), "bug", text))
 
     def _on_timers(self, now: float) -> None:
         try:
@@ -290,9 +288,7 @@ class _Worker:
     def _tell_health(self, condition: str, reason: str) -> None:
         text = f"the virus scanner is {condition}" + (f": {reason}" if reason else "")
         self._log(5 if condition == "up" else 4, text)
-        event = Event(
-            time.time(), Function.SYSTEM, Action.REPORTED, Heading.NONE, "", "", "", 0, "", text, category=f"scanner-{condition}"
-        )
+        event = own_event(time.time(), f"scanner-{condition}", text)
         self._sender.send(event)
         self._report_at = 0.0  # at once: what is reported would be wrong until it is due
 
