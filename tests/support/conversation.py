@@ -103,11 +103,20 @@ class Network:
         self.engine.set_judge(Judge(self.policy, self._lists, self._applications))
 
     def connect(
-        self, port: int = 80, *, numbers: tuple[int, int] = (1001, 5001), carrier: Carrier = over_ipv4, ports: int = 0
+        self,
+        port: int = 80,
+        *,
+        numbers: tuple[int, int] = (1001, 5001),
+        carrier: Carrier = over_ipv4,
+        ports: int = 0,
+        is_established: bool = True,
     ) -> Connection:
         """`numbers`: of each side's first byte; `ports`: the client's, to use one again."""
         self._ports += 1
-        return Connection(self, (ports or self._ports, port), numbers, carrier)
+        connection = Connection(self, (ports or self._ports, port), numbers, carrier)
+        if is_established:
+            connection.establish()
+        return connection
 
     def wait(self, seconds: float) -> None:
         """Time passes, and what is due happens."""
@@ -205,7 +214,10 @@ class Connection:
         self._carrier = carrier
         self._parts: dict[tuple[int, int], dict[int, Packet]] = {}
         self.hosts = (Host(numbers[0], numbers[1]), Host(numbers[1], numbers[0]))
-        self._send(SERVER, b"", flags=_SYN | _ACK, sequence=numbers[1] - 1)
+
+    def establish(self) -> None:
+        """The SYN passes beside the queue; what answers it, and what confirms that, do not."""
+        self._send(SERVER, b"", flags=_SYN | _ACK, sequence=self._numbers[1] - 1)
         self._send(CLIENT, b"")
 
     def client(self, data: bytes, size: int | None = None, *, fin: bool = False) -> int:

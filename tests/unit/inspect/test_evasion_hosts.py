@@ -103,14 +103,59 @@ def test_a_reset_behind_the_last_byte_waits_for_the_verdict_like_it() -> None:
 
 def test_bytes_behind_a_reset_do_not_pass() -> None:
     network = Network()
-    connection = network.connect()
-    connection.client(get())
-    connection.server(ok(EVIL)[:HALF])
-    connection.hosts[CLIENT].is_away = True  # as if the reset had too few hops to live
-    connection.segment(SERVER, HALF, b"", flags=RST)
+    data = ftp_data(network, FTP)
+    data.server(CLEAN)
+    data.hosts[CLIENT].is_away = True  # as if the reset had too few hops to live
+    data.segment(SERVER, len(CLEAN), b"", flags=RST)
+    network.wait(1)
+    data.hosts[CLIENT].is_away = False
+    data.repeat(SERVER)
+    data.server(EVIL)
+    network.wait(1)
+    assert MARKER not in data.to_client
+
+
+def test_what_was_let_out_stays_the_same_though_the_file_was_infected() -> None:
+    network = Network()
+    connection = network.connect(110)
+    lines = pop3(EVIL_MAIL)
+    play(network, connection, lines[:6])
+    start, answer = len(connection.to_client), lines[6][1]
+    middle = answer.index(b"base64") + 30
+    connection.hosts[CLIENT].is_away = True
+    connection.segment(SERVER, start, answer[:10])
+    network.wait(0.1)
     connection.hosts[CLIENT].is_away = False
-    connection.server(ok(EVIL)[HALF:])
-    assert connection.to_client == ok(EVIL)[:HALF]
+    connection.segment(SERVER, start + 10, answer[10:middle])
+    network.wait(0.1)
+    assert connection.hosts[CLIENT].early, "it is out, and not read"
+    connection.segment(SERVER, start + middle, answer[middle:])
+    network.wait(0.1)
+    assert functions(network) == {"virus"}
+    connection.segment(SERVER, start, answer[: middle + 20])
+    assert connection.to_client[start:].startswith(answer[:middle])
+    assert len(connection.to_client) - start == len(answer)
+    assert not connection.hosts[CLIENT].is_mixed
+
+
+def test_what_was_read_of_a_packet_that_was_dropped_waits_when_it_comes_again() -> None:
+    network = Network()
+    data = ftp_data(network, FTP)
+    data.segment(SERVER, 0, CLEAN[:50])
+    dropped = data.segment(SERVER, 40, b"otherbytes" + MARKER)
+    assert network.fates[dropped] == "dropped"
+    data.segment(SERVER, 50, MARKER)
+    data.segment(SERVER, 50 + len(MARKER), b"", flags=ACK | FIN)
+    network.wait(1)
+    assert data.to_client == b"X" * (50 + len(MARKER))
+
+
+def test_a_connection_that_begins_anew_is_read_anew() -> None:
+    network = Network(BLOCKED)
+    connection = network.connect(is_established=False)
+    connection.segment(CLIENT, -1, b"GET / HTTP/1.1\r\nHost: www.example.org\r\nX: ", flags=SYN)
+    connection.segment(CLIENT, 70_000, get(b"www.example.com"), flags=SYN)
+    assert functions(network) == {"dangerous-site"}
 
 
 def test_a_full_table_brings_nothing_through_that_waits() -> None:
