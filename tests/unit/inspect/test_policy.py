@@ -149,6 +149,10 @@ BAD = {
         "[[ips.exceptions]]\n",
         ["ips.exceptions[0]", "at least one of signature, terminal, peer", "a table", ""],
     ),
+    "too many exceptions": (
+        "[[ips.exceptions]]\nsignature = 1\n" * 1001,
+        ["ips.exceptions", "at most 1000 tables", "", ""],
+    ),
     "a signature of 0": ("[[ips.exceptions]]\nsignature = 0\n", ["ips.exceptions[0].signature", "1 to 4294967295", "0", ""]),
     "a contact of two lines": (
         "[block_page]\ncontact = 'a\\nb'\n".replace("'", '"'),

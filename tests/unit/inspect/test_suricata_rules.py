@@ -130,6 +130,22 @@ def test_an_excepted_communication_passes_before_all_rules() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("written", "rendered"),
+    [
+        ("192.0.2.0/255.255.255.0", "192.0.2.0/24"),
+        ("10.0.0.0/0.255.255.255", "10.0.0.0/8"),
+        ("192.0.2.1/32", "192.0.2.1"),
+        ("2001:DB8:0::/32", "2001:db8::/32"),
+        ("2001:db8::1/128", "2001:db8::1"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+    ],
+)
+def test_an_excepted_network_is_written_as_suricata_reads_it(written: str, rendered: str) -> None:
+    (first, *_), _ = prepared(rule(), Ips(exceptions=(IpsException(terminal=written),)))
+    assert first.startswith(f"pass ip {rendered} any <> any any ")
+
+
 def test_a_signature_that_is_excepted_between_two_wants_their_flows_unmarked() -> None:
     ips = Ips(exceptions=(IpsException(signature=7, terminal="10.0.0.5"), IpsException(signature=7, peer="192.0.2.1")))
     got, tally = prepared("\n".join([rule(sid=7), rule(sid=8)]), ips)

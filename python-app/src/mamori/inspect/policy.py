@@ -30,6 +30,10 @@ MAX_POLICY_BYTES = 512 << 10
 """Twenty thousand names of the owner's own. Each worker reads such a policy in half a second, and no packet passes it meanwhile."""
 
 
+MAX_EXCEPTIONS = 1000
+"""What people write. Each costs one rule of the signature engine that every connection is compared with."""
+
+
 class Mode(Enum):
     """What a function does with what it finds. `off`: it does not even look."""
 
@@ -90,6 +94,14 @@ class _Keys:
         return isinstance(value, Mapping) and all(map(_KEY.fullmatch, value))
 
 
+class _FewExceptions:
+    says = f"at most {MAX_EXCEPTIONS} tables"
+
+    @staticmethod
+    def accepts(value: object) -> bool:
+        return isinstance(value, tuple) and len(value) <= MAX_EXCEPTIONS
+
+
 class _SaysSomething:
     says = "at least one of signature, terminal, peer"
 
@@ -142,7 +154,7 @@ class Ips:
 
     mode: Mode = Mode.BLOCK
     floods: Mode = Mode.BLOCK
-    exceptions: tuple[Annotated[IpsException, _SaysSomething()], ...] = ()
+    exceptions: Annotated[tuple[Annotated[IpsException, _SaysSomething()], ...], _FewExceptions()] = ()
 
 
 @dataclass(frozen=True)

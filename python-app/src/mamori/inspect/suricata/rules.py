@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from mamori.inspect.policy import Ips, IpsException, Mode
 
@@ -28,8 +29,6 @@ MAX_RULE_BYTES = 8190
 """Suricata reads lines into 8192 bytes (DETECT_MAX_RULE_SIZE), and would take the rest of a longer one for a rule."""
 OWN_SIDS = range(1_900_000_000, 1_900_100_000)
 """The numbers of our own rules: far from the feeds' (ET: 2,000,000 on), and refused in them."""
-MAX_EXCEPTIONS = 1000
-"""What people write. Each costs one rule that every connection is compared with."""
 
 BLOCKING_CLASSES = frozenset(
     {
@@ -123,7 +122,7 @@ def prepare_rules(lines: Iterable[str], ips: Ips, tally: Tally) -> Iterator[str]
     """
     if ips.mode is Mode.OFF:
         return
-    exceptions = _Exceptions(ips.exceptions[:MAX_EXCEPTIONS])
+    exceptions = _Exceptions(ips.exceptions)
     yield from exceptions.rules()
     seen: set[int] = set()
     for text in _join_lines(lines):
@@ -171,12 +170,20 @@ class _Exceptions:
 
     def rules(self) -> Iterator[str]:
         for number, one in enumerate(self._addressed):
-            ends = f"{one.terminal or 'any'} any <> {one.peer or 'any'} any"
+            ends = f"{_end(one.terminal)} any <> {_end(one.peer)} any"
             sid = f"sid:{OWN_SIDS[number]}; rev:1;"
             if one.signature:
                 yield f'alert ip {ends} (msg:"excepted"; flowbits:set,{self.bits[one.signature]}; noalert; {sid})\n'
             else:
                 yield f'pass ip {ends} (msg:"excepted"; {sid})\n'
+
+
+def _end(text: str | None) -> str:
+    """As Suricata reads it: a policy may have a mask in place of a length, and even one of the hosts' bits (ipaddress)."""
+    if text is None:
+        return "any"
+    network = ip_network(text)
+    return str(network if network.num_addresses > 1 else network.network_address)
 
 
 def _write(rule: Rule, action: str, bit: str | None) -> str:
