@@ -191,7 +191,8 @@ def start_mail_servers(host: str = "127.0.0.1", namespace: str = "") -> Iterator
                     check_until("the mail servers listen", lambda port=port: inside(lambda: _answers(host, port)), 20)
                 yield servers
             finally:
-                subprocess.run([which("postfix") or "postfix", "-c", str(postfix), "stop"], check=False, capture_output=True)
+                stop = [*enter, which("postfix") or "postfix", "-c", str(postfix), "stop"]  # elsewhere it misses its address
+                subprocess.run(stop, check=True, capture_output=True)
                 dovecot.terminate()
                 dovecot.wait(20)
 
