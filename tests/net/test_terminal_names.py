@@ -102,6 +102,7 @@ def test_a_computer_is_called_what_it_told_over_mdns_then_over_dhcp(box: Guarded
     check_until("the event has the better name", lambda: names(box) == {"tanaka-pc"}, within_s=10)
     assert "tanaka-pc" in box.mamori("events", "--terminal", mac_of(box.lab, box.lab.client))
     assert box.events("--terminal", "TANAKA-PC")
+    assert "dangerous-site" in box.mamori("statistics", "--terminal", "tanaka-pc")
     say_over_mdns(box.lab, "suzuki-macbook-2")
     assert names(box) == {"tanaka-pc"}
 
