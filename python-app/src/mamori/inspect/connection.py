@@ -258,7 +258,10 @@ class Connection:
             return
         is_full = self._desk.holds_too_much
         for direction in (ORIGINATOR, RESPONDER):
-            if is_full and self._holds[direction].packets:
+            hold = self._holds[direction]
+            # A packet may come before the timer, and lets nothing out that was not given up.
+            is_late = hold.wait_until is not None and self._desk.now >= hold.wait_until
+            if hold.packets and (is_full or is_late):
                 self._session.viruses.give_up(direction)
         if self._session.block is not None:
             self._start_interposer(None, 0, ORIGINATOR)
