@@ -39,7 +39,7 @@ STOP_WITHIN_S = 5.0
 """A worker lets go of what waits in milliseconds."""
 
 
-KEEP_AGAIN_S = 10.0
+KEEP_AGAIN_S = 5.0
 """How often a copy of the policy is tried on a disk that is full."""
 
 
