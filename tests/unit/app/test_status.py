@@ -268,7 +268,7 @@ KEPT = {
         ({"at_monotonic_s": None}, "/run/mamori/signatures/report.json: not a report", True),
     ],
 )
-def test_signatures(device: Device, changed: dict, says: str, is_red: bool) -> None:
+def test_what_the_keeper_of_signatures_says_is_one_line(device: Device, changed: dict, says: str, is_red: bool) -> None:
     device.signatures_report.parent.mkdir(parents=True)
     device.signatures_report.write_text(json.dumps(KEPT | changed))
     (line,) = (line for line in render_status(status(device), colour=True).splitlines() if line.startswith("signatures"))
@@ -327,7 +327,7 @@ def test_what_is_wrong_with_the_policy_has_a_line_each_and_leaves_room_for_the_r
         ({"condition": "absent"}, "only known hashes: the scanner is absent"),
     ],
 )
-def test_viruses(device: Device, report, scanner: dict, says: str) -> None:
+def test_what_the_scanner_finds_is_said_as_it_is(device: Device, report, scanner: dict, says: str) -> None:
     report(1.5, {"workers": [{**WORKER, "scanner": scanner}], "workers_wanted": 1, "fail_open": True, "policy_problem": ""})
     assert f"  viruses   {says}" in render_status(status(device), colour=False).splitlines()
 
@@ -341,7 +341,7 @@ def test_the_name_of_the_fallback_is_that_in_the_image() -> None:
     ("age_s", "says"),
     [(60, "of the last day"), (2 * 86400, "2 days old"), (40 * 86400, "40 days old"), (-60, "of the last day")],
 )
-def test_lists(device: Device, age_s: int, says: str) -> None:
+def test_the_age_of_the_lists_is_told(device: Device, age_s: int, says: str) -> None:
     device.lists.parent.mkdir(parents=True)
     device.lists.write_bytes(b"")
     os.utime(device.lists, (NOW - age_s, NOW - age_s))
