@@ -47,7 +47,10 @@ def perform(plays: Sequence[Play], seed: int, *, is_hostile: bool) -> list[str]:
     network.is_prompt = weather.is_prompt
     # Near the end of the numbers, so that they begin anew in the middle of what is said.
     numbers = tuple(chance.choice((1001, 2**32 - 1 - chance.randrange(600), chance.randrange(2**32))) for _ in (CLIENT, SERVER))
-    connection = network.connect(play.port, numbers=(numbers[0], numbers[1]), carrier=carrier_of(weather, chance))
+    is_established = play.fate is not Fate.PASSES or chance.random() < 0.9  # else the box was not there when it began
+    connection = network.connect(
+        play.port, numbers=(numbers[0], numbers[1]), carrier=carrier_of(weather, chance), is_established=is_established
+    )
     rough = Rough(network, connection, chance, weather)
     rough.perform(play)
     if play.data:
@@ -133,7 +136,8 @@ def chaos(seed: int) -> list[str]:
     roughs = []
     for _ in range(chance.randrange(1, 4)):
         play = chance.choice(plays)
-        connection = network.connect(chance.choice((play.port, play.port, 50123)), carrier=carrier_of(weather, chance))
+        port, is_established = chance.choice((play.port, play.port, 50123)), chance.random() < 0.8
+        connection = network.connect(port, carrier=carrier_of(weather, chance), is_established=is_established)
         roughs.append((Rough(network, connection, chance, weather), list(play.lines)))
     while any(lines for _, lines in roughs):
         rough, lines = chance.choice([each for each in roughs if each[1]])

@@ -26,8 +26,8 @@ _PAUSES_S = (0.0, 0.0, 0.001, 0.03, 0.06, 0.3)
 
 @dataclass(frozen=True)
 class Weather:
-    """`is_hostile`: segments with other bytes come, too. `is_prompt`: the scanner answers at once. `is_quick`: a line is said in one
-    go, as what fits into the window of hold.py must be."""
+    """`is_hostile`: segments with other bytes come, too. `is_prompt`: the scanner answers at once. `is_quick`: a line is said in
+    one go, as what fits into the window of hold.py must be."""
 
     is_hostile: bool = False
     is_quick: bool = False
@@ -199,6 +199,9 @@ class Rough:
         network = self._network
         for side in (CLIENT, SERVER):
             self._connection.hosts[side].is_silent = False
+        if self._chance.random() < 0.1:
+            network.engine.on_timer(network.clock)  # too early is no harm
+            network.carry_out()
         network.wait(self._chance.choice(_PAUSES_S) if attempt < _ROUNDS // 2 else 0.3)
         if self._weather.is_prompt or self._chance.random() < 0.3 or attempt > 3:
             network.answer_scans()

@@ -150,6 +150,14 @@ def test_what_was_read_of_a_packet_that_was_dropped_waits_when_it_comes_again() 
     assert data.to_client == b"X" * (50 + len(MARKER))
 
 
+def test_bytes_before_the_place_where_a_stream_was_taken_up_pass() -> None:
+    network = Network()
+    connection = network.connect(22, is_established=False)
+    connection.segment(CLIENT, 10, b" the box")
+    connection.segment(CLIENT, 0, b"before was")
+    assert connection.to_server == b"before was the box"
+
+
 def test_a_connection_that_begins_anew_is_read_anew() -> None:
     network = Network(BLOCKED)
     connection = network.connect(is_established=False)

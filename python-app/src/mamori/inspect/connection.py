@@ -192,7 +192,10 @@ class Connection:
         session = self._session
         match event:
             case Retransmitted(start, end, unknown_bytes):
-                self._dropping = self._dropping or bool(unknown_bytes) or self._holds[direction].covers(start, end)
+                # What lies before the place where the stream was taken up nobody here has read, and its receiver may lack it.
+                is_before = start < 0 and self._flow.stream(direction).picked_up
+                is_doubtful = bool(unknown_bytes) and not is_before
+                self._dropping = self._dropping or is_doubtful or self._holds[direction].covers(start, end)
                 # What was read of a packet that was dropped (for one conflicting byte, say) waits as it would have then.
                 waits = session.viruses.keeps(direction, start, end) or (
                     end > self._out[direction] and session.viruses.has_open_file(direction)
