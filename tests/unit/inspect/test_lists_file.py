@@ -32,7 +32,7 @@ from mamori.inspect.lists.fileformat import (
     hash_of,
     parse_header,
 )
-from mamori.inspect.lists.listfile import ListError, ListFile
+from mamori.inspect.lists.listfile import MAX_UNLISTED, ListError, ListFile
 from mamori.inspect.lists.source import MAX_LINE_BYTES, read_suffixes
 from tests.support.lists import RULES, compiled, make_source
 from tests.support.wait import check_until
@@ -55,6 +55,25 @@ def test_every_entry_is_found_and_no_other_name(tmp_path: Path) -> None:
         assert [name for name in others if lists.lookup_name(name)] == []
         assert [name for name in others[:10_000] if lists.lookup_url(Url(name, 80, "/a/b/c", "d"))] == []
         lists.check()
+
+
+def test_what_a_list_says_of_a_host_it_says_again_and_again(tmp_path: Path) -> None:
+    with ListFile.open(compiled(tmp_path, {"one": ["bad.com", "half.com/bad/"]})) as lists:
+        for _ in range(3):
+            assert [hit.entry for hit in lists.lookup_name("www.bad.com")] == ["bad.com"]
+            assert lists.lookup_name("www.good.com") == ()
+            assert lists.lookup_url(Url("half.com", 80, "/good/", "")) == ()
+            assert [hit.entry for hit in lists.lookup_url(Url("half.com", 80, "/bad/x", ""))] == ["half.com/bad/"]
+            assert lists.lookup_name("half.com") == ()
+
+
+def test_hosts_that_are_remembered_as_unlisted_are_bounded_in_number_and_length(tmp_path: Path) -> None:
+    with ListFile.open(compiled(tmp_path, {"one": ["bad.com"]})) as lists:
+        for name in names(MAX_UNLISTED + 10):
+            lists.lookup_name(name)
+        assert 0 < len(lists._unlisted) <= MAX_UNLISTED
+        lists.lookup_name("x" * 100_000)
+        assert max(map(len, lists._unlisted)) <= 253
 
 
 def test_a_name_on_more_lists_than_a_block_has_records_is_found_on_all_of_them(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ from mamori.inspect.lists.fileformat import (
     is_block_sound,
     parse_header,
 )
-from mamori.inspect.lists.matching import Bounds, EntryKind, Found, find_name, find_url
+from mamori.inspect.lists.hosts import MAX_NAME_CHARS
+from mamori.inspect.lists.matching import Bounds, EntryKind, Found, find_name, find_url, is_listed
 from mamori.inspect.lists.suffixes import Suffixes, parse_rules
 
 
@@ -45,6 +46,10 @@ class ListKind(Enum):
 
     DANGEROUS = "dangerous"
     CATEGORY = "category"
+
+
+MAX_UNLISTED = 4096
+"""Hosts that are remembered as being in no list: a working day of an office has so many, and they take half a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ class ListFile:
         self._hashes, self._tags_of = blocks.cast("Q"), blocks.cast("H")
         self._is_sound = bytearray(block_count(header.records))
         self._bounds = Bounds(header.max_labels, header.max_folders)
+        self._unlisted: set[str] = set()
 
     @classmethod
     def open(cls, path: Path) -> ListFile:
@@ -146,10 +152,14 @@ class ListFile:
 
     def lookup_name(self, name: str) -> tuple[Hit, ...]:
         """All lists that have the name (as names.host_name writes it) or one above it; ListError if a block is damaged."""
+        if self._is_unlisted(name):
+            return ()
         return self._hits(find_name(self._tags, self._bounds, name))
 
     def lookup_url(self, url: Url) -> tuple[Hit, ...]:
         """All lists that have the URL or its host; ListError if a block is damaged."""
+        if self._is_unlisted(url.host):
+            return ()
         return self._hits(find_url(self._tags, self._bounds, url))
 
     def suffixes(self) -> Suffixes:
@@ -174,6 +184,19 @@ class ListFile:
             if record[1] >> 4 >= len(self.lists):
                 raise ListError(f"{self.path}: damaged: record {position} is of an unknown list")
             previous = record
+
+    def _is_unlisted(self, host: str) -> bool:
+        """Whether neither the host nor one above it is in any list, which is said of nearly all, and of the same ones again and
+        again: on a connection, by every request."""
+        if host in self._unlisted:
+            return True
+        if is_listed(self._tags, self._bounds, host):
+            return False
+        if len(self._unlisted) >= MAX_UNLISTED:
+            self._unlisted.clear()
+        if len(host) <= MAX_NAME_CHARS:
+            self._unlisted.add(host)
+        return True
 
     def _hits(self, all_found: Iterable[Found]) -> tuple[Hit, ...]:
         hits: dict[int, Hit] = {}

@@ -93,6 +93,11 @@ def widened(bounds: Bounds, entry: Entry) -> Bounds:
     return Bounds(max(bounds.labels, labels), max(bounds.folders, folders))
 
 
+def is_listed(table: Table, bounds: Bounds, host: str) -> bool:
+    """Whether the table has the host or one above it: if not, no name and no URL of it can match."""
+    return next(_hosts(table, bounds, host), None) is not None
+
+
 def find_name(table: Table, bounds: Bounds, name: str) -> Iterator[Found]:
     """Entries of names, the most specific first. `name` is as names.host_name writes it."""
     for host, is_itself, tags in _hosts(table, bounds, name):
