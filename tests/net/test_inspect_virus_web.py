@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import io
 import socket
-import tarfile
 import time
-import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +15,7 @@ import pytest
 
 from firmware.process import run
 from mamori.inspect.scan.health import Condition
+from tests.support.archives import tarred, zipped
 from tests.support.clamd import hung
 from tests.support.eicar import EICAR, MARKER, MARKER_NAME
 from tests.support.need import need
@@ -27,22 +25,6 @@ from tests.support.wait import patience_s
 
 PORTS = (80, 8080)
 NOISE = seeded(3).randbytes(20_000_000)
-
-
-def zipped(content: bytes) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("file", content)
-    return out.getvalue()
-
-
-def tarred(content: bytes) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        entry = tarfile.TarInfo("file")
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-    return out.getvalue()
 
 
 def chunked(body: bytes, piece: int = 1000) -> bytes:

@@ -20,29 +20,13 @@ from firmware.process import Running, run, start
 from mamori.formats.release import EarlyBridge
 from tests.support.guarded import Guarded, start_guarded, start_service, start_writer
 from tests.support.need import need
+from tests.support.nginx import start_nginx
 from tests.support.wait import check_until, patience_s
 
 SERVER = ADDRESSES["server"][0]
 BIG_BYTES = 12 << 20
 _ETH_P_ALL = 3
-_NGINX = """\
-daemon off;
-user root;
-worker_processes 1;
-pid {folder}/nginx.pid;
-events {{ worker_connections 1024; }}
-http {{
-    access_log {folder}/access.log;
-    client_body_temp_path {folder}/temp;
-    proxy_temp_path {folder}/temp;
-    fastcgi_temp_path {folder}/temp;
-    uwsgi_temp_path {folder}/temp;
-    scgi_temp_path {folder}/temp;
-    keepalive_timeout 600s;
-    sendfile on;
-    server {{ listen 80; root {folder}/web; }}
-}}
-"""
+_HTTP = "access_log {folder}/access.log; keepalive_timeout 600s; server {{ listen 80; root {folder}/web; }}"
 
 
 @dataclass
@@ -78,6 +62,14 @@ class Rig:
 
     def await_well(self, within_s: float = 30) -> None:
         check_until("all workers are there and have their queues", lambda: self.service.check() or self.is_well(), within_s)
+
+    def restore(self) -> None:
+        """Everything is well, whatever the test before has left."""
+        if self.service.code is not None:
+            self.start_service()
+        if self.writer.code is not None:
+            self.start_writer()
+        self.await_well()
 
     def queues(self) -> set[int]:
         """The packet queues that somebody has."""
@@ -241,15 +233,14 @@ def start_rig(folder: Path, *, early: EarlyBridge = EarlyBridge.FORWARD, name: s
     (folder / "web/hello").write_text("hello")
     content = os.urandom(BIG_BYTES)
     (folder / "web/big").write_bytes(content)
-    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder))
-    with start_guarded(folder, name=name, early=early, policy=policy) as box:
-        argv = ["ip", "netns", "exec", box.lab.server, "nginx", "-c", folder / "nginx.conf", "-e", folder / "error.log"]
-        with start(argv, explain="run the web server", log=folder / "nginx.out") as server:
-            check_until("nginx listens", lambda: server.check() or (folder / "nginx.pid").exists(), within_s=10)
-            rig = Rig(box, box.service, box.writer, hashlib.sha256(content).hexdigest())
-            with rig.stack:
-                rig.await_well()
-                yield rig
+    with (
+        start_guarded(folder, name=name, early=early, policy=policy) as box,
+        start_nginx(box.lab.server, folder, _HTTP.format(folder=folder)),
+    ):
+        rig = Rig(box, box.service, box.writer, hashlib.sha256(content).hexdigest())
+        with rig.stack:
+            rig.await_well()
+            yield rig
 
 
 def _open_tap() -> socket.socket:

@@ -14,31 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from firmware.inspect_box import RELEASE
 from firmware.inspect_lab import Lab, start_lab, write_sysctls
 from firmware.netns import call_in_namespace
 from firmware.process import Argument, Running, run, start
 from firmware.recipe import ROOT
-from mamori.formats.release import Anchor, Base, Bridge, EarlyBridge, Release, Update, Variant, encode
+from mamori.formats.release import EarlyBridge, encode
 from mamori.inspect.nfqueue.rules import SYSCTLS
 from mamori.paths import Device
 from tests.support.need import need
 from tests.support.wait import check_until
 
-RELEASE = Release(
-    product="Mamori",
-    version="2026.11.0",
-    recipe="lab",
-    board="qemu-x86_64",
-    base=Base.DEBIAN,
-    variant=Variant.LAB,
-    build_time=1_700_000_000,
-    source_commit="0" * 40,
-    features=(),
-    update=Update(compatible="mamori-test"),
-    early_bridge=EarlyBridge.FORWARD,
-    bridge=Bridge("br0", ("server", "client")),
-    anchors=(Anchor("db", "CN=db", "ab" * 32),),
-)
 _ENVIRONMENT = {"PYTHONPATH": str(ROOT / "python-app/src")}
 
 

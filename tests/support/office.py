@@ -15,6 +15,7 @@ from pathlib import Path
 from firmware.netns import start_namespace
 from firmware.process import Argument, Result, run, start
 from firmware.qemu import MAC_ADDRESSES, TAPS
+from tests.support.nginx import start_nginx
 from tests.support.vlan import start_vlan
 from tests.support.wait import check_until, patience_s
 
@@ -30,24 +31,7 @@ VLAN_ADDRESSES = {"wan": "10.78.0.1", "lan": "10.78.0.2"}
 
 _numbers = itertools.count()
 
-_NGINX = """\
-daemon off;
-user root;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log warn;
-events {{ worker_connections 64; }}
-http {{
-    access_log {folder}/access.log;
-    client_body_temp_path {folder}/temp;
-    proxy_temp_path {folder}/temp;
-    fastcgi_temp_path {folder}/temp;
-    uwsgi_temp_path {folder}/temp;
-    scgi_temp_path {folder}/temp;
-    sendfile on;
-    server {{ listen 80; listen [::]:80; root {folder}/web; }}
-}}
-"""
+_HTTP = "access_log {folder}/access.log; server {{ listen 80; listen [::]:80; root {folder}/web; }}"
 
 _LEASE = """\
 #!/bin/sh
@@ -148,9 +132,5 @@ def _start_router(office: Office) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _start_web(office: Office) -> Iterator[None]:
-    configuration = office.folder / "nginx.conf"
-    configuration.write_text(_NGINX.format(folder=office.folder))
-    argv = ["ip", "netns", "exec", office.wan, "nginx", "-c", configuration, "-e", office.folder / "nginx.log"]
-    with start(argv, explain="run the web server", log=office.folder / "nginx.out") as running:
-        check_until("the web server listens", lambda: running.check() or (office.folder / "nginx.pid").exists(), within_s=10)
+    with start_nginx(office.wan, office.folder, _HTTP.format(folder=office.folder)):
         yield

@@ -14,43 +14,31 @@ from urllib.parse import urlsplit
 
 from firmware.inspect_lab import ADDRESSES
 from firmware.netns import call_in_namespace
-from firmware.process import Argument, Result, run, start
+from firmware.process import Argument, Result, run
 from tests.support.guarded import Guarded
 from tests.support.need import need
+from tests.support.nginx import start_nginx
 from tests.support.wait import check_until, patience_s
 
 PORTS = (80, 8081)
 TLS_PORT = 443
 
-_NGINX = """\
-daemon off;
-user root;
-worker_processes 1;
-pid {folder}/nginx.pid;
-events {{ worker_connections 256; }}
-http {{
-    log_format told '$http_host $request_uri $http_x_case';
-    access_log {folder}/access.log told;
-    client_body_temp_path {folder}/temp;
-    proxy_temp_path {folder}/temp;
-    fastcgi_temp_path {folder}/temp;
-    uwsgi_temp_path {folder}/temp;
-    scgi_temp_path {folder}/temp;
-    large_client_header_buffers 4 64k;
-    client_max_body_size 0;
-    sendfile on;
-    gzip on; gzip_min_length 1; gzip_types *;
-    types {{ text/html html; }}
-    default_type application/octet-stream;
-    ssl_certificate {folder}/cert.pem;
-    ssl_certificate_key {folder}/key.pem;
-    server {{
-        listen 80; listen [::]:80; listen 8081; listen [::]:8081;
-        listen 443 ssl http2; listen [::]:443 ssl http2;
-        root {folder}/web;
-        location /files/ {{ }}
-        location / {{ return 200 "hello"; }}
-    }}
+_HTTP = """\
+log_format told '$http_host $request_uri $http_x_case';
+access_log {folder}/access.log told;
+large_client_header_buffers 4 64k;
+client_max_body_size 0;
+gzip on; gzip_min_length 1; gzip_types *;
+types {{ text/html html; }}
+default_type application/octet-stream;
+ssl_certificate {folder}/cert.pem;
+ssl_certificate_key {folder}/key.pem;
+server {{
+    listen 80; listen [::]:80; listen 8081; listen [::]:8081;
+    listen 443 ssl http2; listen [::]:443 ssl http2;
+    root {folder}/web;
+    location /files/ {{ }}
+    location / {{ return 200 "hello"; }}
 }}
 """
 
@@ -171,11 +159,7 @@ def start_web(box: Guarded, folder: Path) -> Iterator[Web]:
             home = folder / side
             (home / "web/files").mkdir(parents=True)
             make_certificate(home, "www.example")
-            (home / "nginx.conf").write_text(_NGINX.format(folder=home))
-            argv: list[Argument] = ["ip", "netns", "exec", web.namespace(side), "nginx", "-c", home / "nginx.conf"]
-            nginx = stack.enter_context(start([*argv, "-e", home / "error.log"], explain="serve", log=home / "nginx.out"))
-            pid = home / "nginx.pid"
-            check_until("nginx listens", lambda nginx=nginx, pid=pid: nginx.check() or pid.exists(), within_s=10)  # type: ignore[misc]
+            stack.enter_context(start_nginx(web.namespace(side), home, _HTTP.format(folder=home)))
         yield web
 
 
