@@ -72,9 +72,10 @@ def mail(content: bytes) -> bytes:
     )
 
 
+EVIL_MAIL = mail(b"\0" * 57 + MARKER * 3 + b"\0" * 57)
 ENCODED_MARKER = base64.b64encode(MARKER * 3)[4:-4]
-"""A stretch of base64 in which the marker lies, wherever a group begins: EVIL_MAIL has it thrice."""
-EVIL_MAIL = mail(b"\0" * 51 + MARKER * 3 + b"\0" * 51)
+"""The marker as it lies in EVIL_MAIL: 57 bytes are a line of base64, so the marker has one for itself."""
+assert ENCODED_MARKER in EVIL_MAIL
 
 
 def smtp(content: bytes) -> tuple[tuple[int, bytes], ...]:

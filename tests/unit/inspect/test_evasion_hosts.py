@@ -121,7 +121,7 @@ def test_what_was_let_out_stays_the_same_though_the_file_was_infected() -> None:
     lines = pop3(EVIL_MAIL)
     play(network, connection, lines[:6])
     start, answer = len(connection.to_client), lines[6][1]
-    middle = answer.index(b"base64") + 30
+    middle = answer.index(ENCODED_MARKER[:6]) + 6
     connection.hosts[CLIENT].is_away = True
     connection.segment(SERVER, start, answer[:10])
     network.wait(0.1)
@@ -142,12 +142,16 @@ def test_what_was_read_of_a_packet_that_was_dropped_waits_when_it_comes_again() 
     network = Network()
     data = ftp_data(network, FTP)
     data.segment(SERVER, 0, CLEAN[:50])
-    dropped = data.segment(SERVER, 40, b"otherbytes" + MARKER)
+    network.wait(0.1)
+    data.hosts[CLIENT].is_silent = True
+    data.segment(SERVER, 50, CLEAN[50:60])
+    network.wait(0.1)
+    dropped = data.segment(SERVER, 50, b"otherbytes" + MARKER)
     assert network.fates[dropped] == "dropped"
-    data.segment(SERVER, 50, MARKER)
-    data.segment(SERVER, 50 + len(MARKER), b"", flags=ACK | FIN)
+    data.segment(SERVER, 60, MARKER)
+    data.segment(SERVER, 60 + len(MARKER), b"", flags=ACK | FIN)
     network.wait(1)
-    assert data.to_client == b"X" * (50 + len(MARKER))
+    assert data.to_client == CLEAN[:60] + b"X" * len(MARKER)
 
 
 def test_bytes_before_the_place_where_a_stream_was_taken_up_pass() -> None:
