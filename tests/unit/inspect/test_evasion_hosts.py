@@ -154,6 +154,16 @@ def test_what_was_read_of_a_packet_that_was_dropped_waits_when_it_comes_again() 
     assert data.to_client == CLEAN[:60] + b"X" * len(MARKER)
 
 
+def test_bytes_that_run_ahead_wait_like_the_rest() -> None:
+    network = Network()
+    data = ftp_data(network, FTP)
+    data.segment(SERVER, 10, MARKER)
+    data.segment(SERVER, 0, CLEAN[:10])
+    data.segment(SERVER, 10 + len(MARKER), b"", flags=ACK | FIN)
+    network.wait(1)
+    assert data.to_client == b"X" * (10 + len(MARKER))
+
+
 def test_bytes_before_the_place_where_a_stream_was_taken_up_pass() -> None:
     network = Network()
     connection = network.connect(22, is_established=False)

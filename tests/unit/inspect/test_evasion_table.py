@@ -259,6 +259,15 @@ def test_a_page_that_goes_on_for_ever_is_slowed_down_by_no_more_than_the_tail() 
     assert network.longest_wait_s <= 0.021
 
 
+def test_a_file_behind_which_nothing_can_be_read_is_judged_by_what_came() -> None:
+    network = Network('[evasion]\nmode = "log"\n')
+    connection = network.connect()
+    connection.client(get())
+    connection.server(chunked(EVIL)[:-5] + b"no chunk\r\n")
+    assert functions(network) == {"virus"}
+    assert MARKER not in connection.to_client
+
+
 def test_a_file_that_breaks_off_is_judged_by_what_came() -> None:
     network = Network()
     connection = network.connect()
