@@ -1,16 +1,22 @@
-"""Requests that name no host: what is known of them is the server's address, which lists may have."""
+"""Requests and hellos that name no host: what is known of them is the server's address, which lists may have."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from mamori.inspect.blocking import TLS_ACCESS_DENIED
 from mamori.inspect.findings import RequestSeen
 from mamori.inspect.flow import ORIGINATOR
 from mamori.inspect.http_url import Url
+from mamori.inspect.replay import replay_capture
 from mamori.inspect.web_reader import HttpReader
 from tests.support.conversation import MARKER, Network
+from tests.support.hellos import python_hello, quic_client, sent_by
+from tests.support.talks import OFFICE, OUTSIDE, Talk
 
 SERVER = "198.51.100.2"
 """Of tests.support.packets."""
@@ -90,3 +96,36 @@ def test_an_infected_file_without_a_host_is_remembered_for_its_server_alone() ->
     elsewhere = network.connect(8080)
     elsewhere.client(request)
     assert elsewhere.to_server == request
+
+
+def test_a_hello_without_a_name_is_judged_by_the_servers_address() -> None:
+    hello = python_hello(None)
+    network = Network(POLICIES["the address"])
+    connection = network.connect(443)
+    connection.client(hello)
+    assert connection.to_client == TLS_ACCESS_DENIED
+    assert network.told == [("dangerous-site", "blocked", f"{SERVER}:443")]
+    other = Network('[block]\nnames = ["198.51.100.3"]\n')
+    connection = other.connect(443)
+    connection.client(hello)
+    assert connection.to_server == hello
+    assert other.decided
+
+
+def test_a_quic_hello_without_a_name_is_judged_by_the_servers_address(tmp_path: Path) -> None:
+    talk = Talk()
+    for datagram in sent_by(quic_client("")):
+        talk.udp((50_000, 443), datagram, (OFFICE, OUTSIDE))
+    (tmp_path / "capture").write_bytes(talk.pcap())
+    for address, blocked in ((OUTSIDE, [f"{OUTSIDE}:443"]), ("203.0.113.6", [])):
+        (tmp_path / "policy").write_text(f'[block]\nnames = ["{address}"]\n')
+        lines = map(json.loads, replay_capture(tmp_path / "capture", tmp_path / "policy"))
+        assert [line["subject"] for line in lines if line.get("action") == "blocked"] == blocked
+
+
+def test_a_hello_with_a_name_is_judged_by_that_alone() -> None:
+    network = Network(POLICIES["the address"])
+    connection = network.connect(443)
+    connection.client(python_hello("www.example.com"))
+    assert network.told == []
+    assert network.decided

@@ -148,9 +148,8 @@ class DatagramFlow:
             if isinstance(event, ClientHelloReceived):
                 name = event.hello.server_name
                 judge = self._desk.judge
-                judgement = (
-                    judge.judge_name(name) if name else judge.judge_application(judge.applications.by_alpn(event.hello.alpn))
-                )
+                server = self._desk.text_of(self._flow.responder[0])
+                judgement = judge.judge_hello(name, server, judge.applications.by_alpn(event.hello.alpn))
                 self._desk.tally(self.parties, Function.DANGEROUS_SITE, "name")
                 if not self._blocks(judgement, name or self._teller.address):
                     self._flow.decide(PASSED)

@@ -92,6 +92,14 @@ class Judge:
             return NOTHING
         return Judgement(self._matches(hits, application, own), self._allowed.matches_url(url))
 
+    def judge_hello(self, name: str | None, address: str, application: Application | None) -> Judgement:
+        """A hello of TLS or QUIC. One without a name is for the server's address, as no address is sent for a name (RFC 6066,
+        section 3), and lists may have that; else all that is known is the application that its protocols and port give away."""
+        if name:
+            return self.judge_name(name)
+        judgement = self.judge_name(address)
+        return judgement if judgement.matches else self.judge_application(application)
+
     def judge_application(self, application: Application | None) -> Judgement:
         """What a payload or a port gave away."""
         return NOTHING if application is None else Judgement(self._matches((), application, False))

@@ -362,14 +362,11 @@ class Session:
         self._block = Cut(ORIGINATOR) if busy else Answer(page, self.mss)
 
     def _on_hello(self, seen: HelloSeen) -> None:
-        hello, judge, port = seen.hello, self._desk.judge, self._flow.responder[1]
+        hello, judge, (address, port) = seen.hello, self._desk.judge, self._flow.responder
         name = hello.server_name
         self._desk.tally(self.parties, Function.DANGEROUS_SITE, "name" if name else "hidden name")
-        if name is None:
-            application = judge.applications.by_alpn(hello.alpn) or judge.applications.by_port("tcp", port)
-            judgement = judge.judge_application(application)
-        else:
-            judgement = judge.judge_name(name)
+        application = judge.applications.by_alpn(hello.alpn) or judge.applications.by_port("tcp", port)
+        judgement = judge.judge_hello(name, self._desk.text_of(address), application)
         subject = name or self.viruses.subject
         if judgement.blocking is not None and not self._teller.is_exempt:
             self._teller.tell_blocked(judgement, subject)
