@@ -24,7 +24,7 @@ def open_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @pytest.fixture
 def rig(open_rig: Rig) -> Rig:
-    open_rig.await_well()
+    open_rig.restore()
     return open_rig
 
 
@@ -81,8 +81,7 @@ def test_a_service_that_stops_and_starts_in_order_breaks_no_connection(rig: Rig)
     with rig.connection() as old, rig.download() as download:
         os.kill(rig.service.pid, signal.SIGTERM)
         assert rig.service.wait(10) == 0
-        assert rig.workers() == {}
-        assert rig.queues() == set()
+        assert (rig.workers(), rig.queues()) == ({}, set())
         assert rig.fetch(within_s=5) == "hello"
         rig.start_service()
         rig.await_well()
@@ -129,8 +128,14 @@ def closed_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield rig
 
 
-def test_a_closed_box_lets_nothing_pass_without_workers_and_all_of_it_after(closed_rig: Rig) -> None:
-    rig = closed_rig
+@pytest.fixture
+def shut(closed_rig: Rig) -> Rig:
+    closed_rig.restore()
+    return closed_rig
+
+
+def test_a_closed_box_lets_nothing_pass_without_workers_and_all_of_it_after(shut: Rig) -> None:
+    rig = shut
     with rig.connection() as old, rig.download() as download:
         with stopped(rig.service.pid):
             for pid in rig.workers().values():
@@ -149,12 +154,11 @@ def test_a_closed_box_lets_nothing_pass_without_workers_and_all_of_it_after(clos
     rig.await_event("worker-ended")
 
 
-def test_a_closed_box_stays_closed_when_the_supervisor_is_killed_until_there_is_another(closed_rig: Rig) -> None:
-    rig = closed_rig
+def test_a_closed_box_stays_closed_when_the_supervisor_is_killed_until_there_is_another(shut: Rig) -> None:
+    rig = shut
     with rig.connection() as old:
         os.kill(rig.service.pid, signal.SIGKILL)
-        check_until("nobody has a queue", lambda: not rig.queues(), within_s=5)
-        assert rig.workers() == {}
+        check_until("the workers end", lambda: not rig.queues() and not rig.workers(), within_s=5)
         with rig.tapped() as frames:
             old.request("GET", "/hello")
             assert rig.fetch(within_s=2) == ""
@@ -165,9 +169,8 @@ def test_a_closed_box_stays_closed_when_the_supervisor_is_killed_until_there_is_
         assert rig.fetch() == "hello"
 
 
-def test_a_closed_box_lets_nothing_pass_by_workers_that_hang(closed_rig: Rig) -> None:
-    rig = closed_rig
-    rig.await_well()
+def test_a_closed_box_lets_nothing_pass_by_workers_that_hang(shut: Rig) -> None:
+    rig = shut
     with rig.connection() as old, stopped(rig.service.pid, *rig.workers().values()):
         with rig.tapped() as frames:
             old.request("GET", "/hello")
