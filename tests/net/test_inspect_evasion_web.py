@@ -6,6 +6,7 @@ The client is a socket of Linux where that can do the trick, and else one whose 
 from __future__ import annotations
 
 import itertools
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,14 +18,14 @@ from tests.support.guarded import start_guarded
 from tests.support.packets import seeded
 from tests.support.raw_client import RawClient, start_raw_client
 from tests.support.scanned import serve
-from tests.support.wait import check_until
+from tests.support.wait import check_until, patience_s
 from tests.support.web import Phase, Sink, Web, hear, say, start_web
 
 POLICY = """
 [block]
 names = ["bad.example"]
 """
-PORT = 8082
+PORT, ANSWER_PORT = 8082, 8083
 BAD = b"GET /secret HTTP/1.1\r\nHost: www.bad.example\r\nAccept: */*\r\n\r\n"
 GOOD = BAD.replace(b"bad", b"fin")
 SIZE = len(BAD)
@@ -185,3 +186,33 @@ def test_urgent_bytes_that_a_program_does_not_read_do_not_hide_a_name(web: Web, 
         client.say(0, hidden, ACK | PSH | URG, urgent=middle + 1)
         client.hear(0.1)
         assert sink.heard(client.name) == hidden, phase
+
+
+ANSWERS = {
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 50\r\n\r\n" + bytes(50),
+    "a length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
+    "chunks of an odd size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x4\r\nabcd\r\n0\r\n\r\n",
+}
+
+
+def test_an_answer_that_is_read_in_two_ways_ends_at_once_for_a_client_that_only_waits(web: Web) -> None:
+    answers: list[bytes] = []
+
+    def talk(peer: socket.socket) -> None:
+        peer.recv(65_536)
+        peer.sendall(answers[-1])
+        hear(peer)
+
+    log = '[evasion]\nmode = "log"\n'
+    with serve(web.listen("server", ANSWER_PORT), talk):
+        for policy in (log, "", log):
+            web.box.set_policy(policy)
+            for answer in ANSWERS.values():
+                answers.append(answer)
+                with web.connect(ANSWER_PORT) as client:
+                    client.sendall(GOOD)
+                    started = time.monotonic()
+                    heard = hear(client, len(answer))
+                    assert (heard == answer) == (policy == log)
+                    assert time.monotonic() - started < patience_s(3)
+    web.box.set_policy("")

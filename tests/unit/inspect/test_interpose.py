@@ -235,6 +235,14 @@ def test_a_cut_resets_its_receiver_and_lets_that_reset_the_sender() -> None:
     assert talk.server(9, 0, b"late") == ("A", -1, 0, b"\0")
 
 
+def test_a_target_that_speaks_first_ends_the_side_that_only_waits_and_then_its_own() -> None:
+    talk = Talk(Interposer(Cut(ORIGINATOR), SIDES))
+    assert talk.server(0, 0, b"words", PSH | ACK) == ("R", 0, near(0, C), b"")
+    assert talk.server(0, 0, b"words", PSH | ACK) == ("A", 0, 0, b""), "the client has no connection any more"
+    assert talk.client(0, 0, flags=RST) == ("R", 0, near(0, S), b"")
+    assert talk.interposer.is_done
+
+
 def test_a_reset_that_was_not_believed_is_sent_again_with_the_number_that_the_answer_says() -> None:
     talk = Talk(Interposer(Cut(RESPONDER), (Side(C, C), Side(S, S - 3000 & 0xFFFFFFFF))))
     assert talk.server(0, 0, b"virus") == ("RA", 0, 0, b"")

@@ -24,7 +24,9 @@ Cut
 The packet in hand becomes an RST for its receiver, the *target*, with exactly the number that it expects (RFC 5961 3.2). Later
 packets of its sender, the *peer*, become probes: a target without the connection answers them with an RST, which passes to the peer
 with the number that the peer expects; then both are closed. A target that answers otherwise has not believed or not received its
-RST; that answer also says which number it expects, and the next packet is the RST again.
+RST; that answer also says which number it expects, and the next packet is the RST again. A target that speaks before its RST (a
+server whose response is to be cut, to a client that has said everything and only waits) makes the peer's: what it says becomes an
+RST for the peer, and what it says again an acknowledgement, which the peer, without the connection, answers with the target's.
 
 Answer
 ------
@@ -154,7 +156,8 @@ class Signal(Enum):
     PEER_BARE = "an acknowledgement of the peer"
     PEER_FIN = "FIN of the peer, or anything but RST after it"
     PEER_RST = "RST of the peer"
-    TARGET_ANY = "anything but RST of the target"
+    TARGET_DATA = "bytes or FIN of the target"
+    TARGET_ANY = "anything else but RST of the target"
     TARGET_RST = "RST of the target"
 
 
@@ -172,6 +175,7 @@ class Action(Enum):
 _ENDING: Final = {
     Signal.PEER_RST: (Action.SHOOT, Phase.OVER),
     Signal.TARGET_RST: (Action.TELL, Phase.OVER),
+    Signal.TARGET_DATA: (Action.STRIP, Phase.AIMING),
     Signal.TARGET_ANY: (Action.STRIP, Phase.AIMING),
 }
 _SHOOT, _ASK = (Action.SHOOT, Phase.SHOT), (Action.PROBE, Phase.ASKED)
@@ -183,6 +187,7 @@ TABLE: Final = MappingProxyType(
             Signal.PEER_BARE: (Action.PROBE, Phase.ANSWERING),
             Signal.PEER_FIN: (Action.PROBE, Phase.ANSWERING),
             Signal.PEER_RST: (Action.SHOOT, Phase.OVER),
+            Signal.TARGET_DATA: (Action.CARRY, Phase.ANSWERING),
             Signal.TARGET_ANY: (Action.CARRY, Phase.ANSWERING),
             # A host without the connection answers every probe with RST, and that carries as well as anything.
             Signal.TARGET_RST: (Action.CARRY, Phase.ANSWERING),
@@ -193,6 +198,7 @@ TABLE: Final = MappingProxyType(
             Signal.PEER_FIN: _SHOOT,
             Signal.PEER_RST: (Action.SHOOT, Phase.OVER),
             # Not yet TELL: an RST may take from the client's program what it has not read (Windows does so).
+            Signal.TARGET_DATA: (Action.ACKNOWLEDGE, Phase.ACKNOWLEDGED),
             Signal.TARGET_ANY: (Action.ACKNOWLEDGE, Phase.ACKNOWLEDGED),
             Signal.TARGET_RST: (Action.ACKNOWLEDGE, Phase.ACKNOWLEDGED),
         },
@@ -201,15 +207,23 @@ TABLE: Final = MappingProxyType(
             Signal.PEER_BARE: _SHOOT,
             Signal.PEER_FIN: _SHOOT,
             Signal.PEER_RST: (Action.SHOOT, Phase.OVER),
+            Signal.TARGET_DATA: (Action.ACKNOWLEDGE, Phase.ACKNOWLEDGED),
             Signal.TARGET_ANY: (Action.ACKNOWLEDGE, Phase.ACKNOWLEDGED),
             Signal.TARGET_RST: (Action.ACKNOWLEDGE, Phase.ACKNOWLEDGED),
         },
-        Phase.AIMING: {Signal.PEER_DATA: _SHOOT, Signal.PEER_BARE: _SHOOT, Signal.PEER_FIN: _SHOOT, **_ENDING},
+        Phase.AIMING: {
+            **_ENDING,
+            Signal.PEER_DATA: _SHOOT,
+            Signal.PEER_BARE: _SHOOT,
+            Signal.PEER_FIN: _SHOOT,
+            Signal.TARGET_DATA: (Action.TELL, Phase.OVER),
+        },
         Phase.SHOT: {
             **_ENDING,
             Signal.PEER_DATA: _ASK,
             Signal.PEER_BARE: _ASK,
             Signal.PEER_FIN: _ASK,
+            Signal.TARGET_DATA: (Action.STRIP, Phase.SHOT),
             Signal.TARGET_ANY: (Action.STRIP, Phase.SHOT),
         },
         # It still has the connection, so the RST was lost or not believed.
@@ -287,7 +301,9 @@ class Interposer:
 
     def _signal(self, direction: int, packet: Packet) -> Signal:
         if direction == self._back:
-            return Signal.TARGET_RST if packet.flags & RST else Signal.TARGET_ANY
+            if packet.flags & RST:
+                return Signal.TARGET_RST
+            return Signal.TARGET_DATA if packet.payload or packet.flags & FIN else Signal.TARGET_ANY
         if packet.flags & RST:
             return Signal.PEER_RST
         if self._has_fin:
