@@ -281,8 +281,10 @@ class Connection:
     def _release(self, direction: int, is_full: bool) -> None:
         """What is due; and everything, when no file is open any more or too much waits."""
         hold, viruses = self._holds[direction], self._session.viruses
-        if is_full or (hold.wait_until is None and not viruses.has_open_file(direction)):
+        if is_full:
             due = hold.take_all()
+        elif hold.wait_until is None and not viruses.has_open_file(direction):
+            due = hold.take_read(self._next[direction], self._desk.now)
         else:
             due = [*hold.take_due(self._desk.now, WINDOW_BYTES if viruses.delivers_whole else None), *hold.take_before_tail()]
         for held in due:

@@ -95,6 +95,13 @@ class HoldQueue:
             due.append(self._pop())
         return due
 
+    def take_read(self, offset: int, now: float) -> list[Held]:
+        """The packets that begin before this offset, to which all was read; one behind a hole waits for what fills it, or is due."""
+        taken = []
+        while self.packets and (self.packets[0].start <= offset or self.packets[0].deadline <= now):
+            taken.append(self._pop())
+        return taken
+
     def take_before_tail(self) -> list[Held]:
         """All before the last packet that may end a file: what comes after a piece of a file shows that this was not its end."""
         taken = []
