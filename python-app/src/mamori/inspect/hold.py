@@ -96,7 +96,7 @@ class HoldQueue:
         return due
 
     def take_read(self, offset: int, now: float) -> list[Held]:
-        """The packets that begin before this offset, to which all was read; one behind a hole waits for what fills it, or is due."""
+        """The packets that begin up to this offset, to which all was read. One behind a hole waits for what fills it, or is due."""
         taken = []
         while self.packets and (self.packets[0].start <= offset or self.packets[0].deadline <= now):
             taken.append(self._pop())
