@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from mamori.formats.problems import MamoriError
-from mamori.inspect.address_feeds import MAX_FEED_BYTES, parse_networks, read_networks
+from mamori.inspect.address_feeds import MAX_FEED_BYTES, MAX_NETWORKS, MAX_WRONG_LINES, parse_networks, read_networks
+from mamori.inspect.nfqueue.rules import render_known_bad
 
 
 def test_a_feed_of_networks_is_read_line_by_line() -> None:
@@ -49,7 +52,7 @@ def test_a_feed_that_is_too_long_is_refused_whole(tmp_path: Path) -> None:
     assert (list(map(str, networks)), bad) == (["203.0.113.128/25"], 0)
     with path.open("ab") as file:
         file.write(b"\n")
-    with pytest.raises(MamoriError, match=r"feed.txt: expected at most 16777216 bytes"):
+    with pytest.raises(MamoriError, match=r"feed.txt: expected at most 4194304 bytes"):
         read_networks(path)
 
 
@@ -58,3 +61,27 @@ def test_bytes_that_are_no_text_are_bad_lines(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\n203.0.113.1\n\0\n")
     networks, bad = read_networks(path)
     assert (list(map(str, networks)), bad) == (["203.0.113.1/32"], 2)
+
+
+def test_a_file_that_is_no_feed_is_refused_before_it_has_taken_long(tmp_path: Path) -> None:
+    path = tmp_path / "feed.txt"
+    path.write_bytes(b"203.0.113.1\n" + b"x\n" * MAX_WRONG_LINES)
+    assert read_networks(path)[1] == MAX_WRONG_LINES
+    path.write_bytes(b"x\n" * (MAX_FEED_BYTES // 2))
+    began = time.process_time()
+    with pytest.raises(MamoriError, match=r"feed.txt: expected a network on each line, got 10001 other lines"):
+        read_networks(path)
+    assert time.process_time() - began < 5
+
+
+def test_as_many_networks_as_may_be_take_no_more_memory_than_the_box_has() -> None:
+    """The supervisor shares 512 MB with its workers and with nft, which takes 160 MB for as many."""
+    tenth, first = MAX_NETWORKS // 10, 11 << 16
+    text = "\n".join(f"{number >> 16}.{number >> 8 & 255}.{number & 255}.1" for number in range(first, first + tenth))
+    tracemalloc.start(1)
+    networks, _ = parse_networks(text)
+    rules = render_known_bad(networks)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rules.count("/32") == tenth
+    assert 10 * peak_bytes < 100 << 20

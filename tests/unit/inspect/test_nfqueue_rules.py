@@ -136,11 +136,14 @@ def test_known_bad_and_noted_networks_are_sets_and_an_allowed_address_is_asked_f
     assert render_known_bad(bad, [IPv4Network("192.0.2.9")], [IPv6Network("2001:db8:1::/48")]) == KNOWN_BAD
 
 
-def test_networks_that_overlap_touch_or_repeat_become_one() -> None:
-    ipv4 = map(IPv4Network, ["10.0.0.7", "10.0.0.0/25", "10.0.0.128/25", "10.0.0.7"])
+def test_networks_that_lie_in_others_or_repeat_are_left_out_and_neighbours_stay() -> None:
+    ipv4 = map(IPv4Network, ["10.0.0.7", "10.0.0.0/25", "10.0.0.128/25", "10.0.0.7", "10.0.0.0/32", "10.0.0.255/32"])
     networks: list[IPv4Network | IPv6Network] = [*ipv4, IPv6Network("fd00::/65"), IPv6Network("fd00:0:0:0:8000::/65")]
     lines = render_known_bad(networks).splitlines()
-    assert [line.strip() for line in lines if line.endswith(",")] == ["10.0.0.0/24,", "fd00::/64,"]
+    assert [line.strip() for line in lines if line.endswith(",")] == [
+        "10.0.0.0/25, 10.0.0.128/25,",
+        "fd00::/65, fd00::8000:0:0:0/65,",
+    ]
 
 
 def test_a_long_list_is_broken_into_lines() -> None:

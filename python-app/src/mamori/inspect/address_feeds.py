@@ -14,8 +14,15 @@ from mamori.formats.problems import MamoriError
 
 Network = IPv4Network | IPv6Network
 
-MAX_FEED_BYTES = 16 << 20
-"""A feed of half a million networks; nft takes a minute for more, and a box of 2 GiB has other use for the memory."""
+MAX_NETWORKS = 100_000
+"""Of all feeds. nft takes 160 MB for them while it loads them, and the supervisor does nothing else for some seconds; of half a
+million it is 760 MB, and both would be ended for it, again and again. The large public lists have 20,000."""
+
+MAX_FEED_BYTES = 4 << 20
+"""So many lines of the longest kind."""
+
+MAX_WRONG_LINES = 10_000
+"""A file with more of them is no feed, and not worth the time."""
 
 SHORTEST_PREFIX = {4: 8, 6: 16}
 """Of a network that is blocked, by IP version. Larger ones are registries', not somebody's: a feed that has one is mistaken."""
@@ -40,7 +47,7 @@ _RANGES = {
 
 
 def parse_networks(text: str) -> tuple[list[Network], int]:
-    """The networks of a feed, and how many lines are none that may be blocked."""
+    """The networks of a feed, and how many lines are none that may be blocked; MamoriError if those are too many."""
     networks, bad = [], 0
     for line in text.splitlines():
         word = line.partition("#")[0].partition(";")[0].strip()
@@ -49,6 +56,8 @@ def parse_networks(text: str) -> tuple[list[Network], int]:
         network = _network(word)
         if network is None:
             bad += 1
+            if bad > MAX_WRONG_LINES:
+                raise MamoriError(f"expected a network on each line, got {bad} other lines")
         else:
             networks.append(network)
     return networks, bad
@@ -61,7 +70,10 @@ def read_networks(path: Path) -> tuple[list[Network], int]:
         content = file.read(MAX_FEED_BYTES + 1)
     if len(content) > MAX_FEED_BYTES:
         raise MamoriError(f"{path}: expected at most {MAX_FEED_BYTES} bytes, got more; nothing of it is blocked")
-    return parse_networks(content.decode(errors="replace"))
+    try:
+        return parse_networks(content.decode(errors="replace"))
+    except MamoriError as error:
+        raise MamoriError(f"{path}: {error}; nothing of it is blocked") from None
 
 
 def _network(word: str) -> Network | None:
@@ -69,6 +81,8 @@ def _network(word: str) -> Network | None:
         network = ip_network(word, strict=False)
     except ValueError:
         return None
-    first, last = int(network.network_address), int(network.broadcast_address)
+    # Not its broadcast_address, which it would remember: half a kilobyte.
+    first = int(network.network_address)
+    last = first | (1 << network.max_prefixlen - network.prefixlen) - 1
     is_ours = any(low <= last and first <= high for low, high in _RANGES[network.version])
     return None if is_ours or network.prefixlen < SHORTEST_PREFIX[network.version] else network

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mamori.events.record import Action, Event, Function, Heading, own_event
 from mamori.formats.problems import MamoriError
-from mamori.inspect.address_feeds import Network, read_networks
+from mamori.inspect.address_feeds import MAX_NETWORKS, Network, read_networks
 from mamori.inspect.errors import ParseError
 from mamori.inspect.nfqueue.limits import COUNTERS, NOTES, TABLE, parse_counters, parse_noted, render_limits
 from mamori.inspect.nfqueue.rules import SETS_TABLE, Family, QueueRules, render_known_bad, render_queue_rules
@@ -82,7 +82,10 @@ class Netfilter:
             except MamoriError as error:
                 self._complain(str(error))
             else:
-                networks += found
+                room = MAX_NETWORKS - len(networks)
+                networks += found[:room]
+                if len(found) > room:
+                    self._complain(f"{path}: more than {MAX_NETWORKS} networks in all feeds; the rest is not blocked")
                 if wrong:
                     self._complain(f"{path}: {wrong} lines are no networks that may be blocked")
         return networks

@@ -17,10 +17,10 @@ the kernel drops all packets that wait in queues (nfnetlink_queue.c, nfqnl_nf_ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network
 
 from mamori.inspect.nfqueue.messages import MAX_QUEUE
 
@@ -144,10 +144,10 @@ def render_known_bad(bad: Iterable[Network], allowed: Iterable[Network] = (), no
             f"{rule} {ip} {end} @{name}{digit} counter name {word}_{name}{verdict}" for ip, digit in families for end, word in ends
         ]
     for name, networks in named:
-        # Collapsed, because nft refuses intervals that overlap.
-        ipv4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
-        ipv6 = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
-        lines += [*_render_elements(f"{name}4", ipv4), *_render_elements(f"{name}6", ipv6)]
+        lines += [
+            *_render_elements(f"{name}4", _without_overlap(network for network in networks if network.version == 4)),
+            *_render_elements(f"{name}6", _without_overlap(network for network in networks if network.version == 6)),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -156,6 +156,17 @@ def _queues(rules: QueueRules) -> str:
     # The balance hashes the two addresses in either order: both directions of a flow, and all flows of a pair, on one worker.
     numbers = f"--queue-balance {rules.first_queue}:{last}" if rules.workers > 1 else f"--queue-num {last}"
     return f"{numbers} --queue-bypass" if rules.fail_open else numbers
+
+
+def _without_overlap(networks: Iterable[Network]) -> Iterator[Network]:
+    """Those that lie in no other one, of one family: nft refuses intervals that overlap. `collapse_addresses` joins neighbours
+    besides, and takes ten times as long for it."""
+    end = -1
+    for network in sorted(networks, key=lambda network: (int(network.network_address), network.prefixlen)):
+        last = int(network.network_address) | (1 << network.max_prefixlen - network.prefixlen) - 1
+        if last > end:
+            yield network
+            end = last
 
 
 def _render_elements(name: str, networks: Iterable[Network]) -> list[str]:
