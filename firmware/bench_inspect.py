@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from firmware.inspect_box import start_box, start_clamd
+from firmware.inspect_box import start_box, start_clamd, weigh
 from firmware.inspect_lab import Lab, start_lab, start_worker
 from firmware.inspect_loads import LOADS, Figures, start_office, write_files
 from firmware.inspect_memory import measure_memory, write_names
@@ -120,6 +120,7 @@ def _accept(kit: Kit, lab: Lab, folder: Path, stack: contextlib.ExitStack) -> Pr
     """Every packet through one process of plain Python that accepts it: what the queue itself costs."""
     lab.load(QueueRules(workers=1, fail_open=False))
     worker = stack.enter_context(start_worker(lab))
+    weigh(worker, "mamori-inspect")
     return {"workers": lambda: [worker.pid]}
 
 
@@ -129,7 +130,7 @@ def _ours(policy: str, signatures: bool, kit: Kit, lab: Lab, folder: Path, stack
     processes: dict[str, Callable[[], Sequence[int]]] = {}
     if signatures:
         (folder / "suricata").mkdir()
-        suricata = stack.enter_context(start_suricata(lab, kit.peers, folder / "suricata", kit.rules))
+        suricata = stack.enter_context(start_suricata(lab, kit.peers, folder / "suricata", kit.rules, "mamori-suricata"))
         processes["suricata"] = lambda: [suricata]
     box = stack.enter_context(start_box(lab, folder, policy=policy, lists=kit.lists, clamd=kit.clamd if is_scanning else None))
     processes["workers"] = lambda: [worker["pid"] for worker in box.workers()]
@@ -139,9 +140,9 @@ def _ours(policy: str, signatures: bool, kit: Kit, lab: Lab, folder: Path, stack
 
 
 def _suricata(inline: bool, kit: Kit, lab: Lab, folder: Path, stack: contextlib.ExitStack) -> Processes:
-    """Suricata and nothing of ours: on its packet queue, or inline between the bridge's ports."""
+    """Suricata and nothing of ours, but with our share of the processors: on its packet queue, or inline between the ports."""
     lab.load(None)
-    pid = stack.enter_context(start_suricata(lab, kit.peers, folder, kit.rules, inline=inline))
+    pid = stack.enter_context(start_suricata(lab, kit.peers, folder, kit.rules, "mamori-inspect", inline=inline))
     if not inline:
         lab.load(QueueRules(workers=1, fail_open=True))  # for the settings of br_netfilter; its rules are replaced
         for family in ("iptables-nft", "ip6tables-nft"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -36,7 +38,11 @@ RELEASE = Release(
 )
 """What an image says of itself, as far as the inspection reads it: the lab's bridge and its ports."""
 
+UNITS = ROOT / "overlay/common/usr/lib/systemd/system"
 CLAMD_CONFIG = ROOT / "overlay/common/usr/lib/mamori/clamd.conf"
+
+DEFAULT_WEIGHT = 100
+"""Of a unit that says nothing (systemd.resource-control(5))."""
 
 _ENVIRONMENT = {"PYTHONPATH": str(ROOT / "python-app/src")}
 _MOVED = {"LocalSocket": "socket", "DatabaseDirectory": "database", "TemporaryDirectory": "tmp"}
@@ -91,9 +97,11 @@ def start_box(lab: Lab, folder: Path, *, policy: str, lists: Path | None = None,
     with contextlib.ExitStack() as stack:
         write = start([*base, "events-writer"], explain="write events", env=_ENVIRONMENT, log=folder / "writer.log")
         writer = stack.enter_context(write)
+        weigh(writer, "mamori-events")
         wait_until(writer, device.events_socket.exists)
         inspect = start([*base, "inspect"], explain="inspect", env=_ENVIRONMENT, log=folder / "inspect.log")
         box = Box(lab, device, stack.enter_context(inspect), writer)
+        weigh(box.service, "mamori-inspect")
         wait_until(box.service, lambda: box.is_inspecting(with_scanner=clamd is not None))
         yield box
 
@@ -107,6 +115,7 @@ def start_clamd(folder: Path, signatures: str) -> Iterator[Running]:
     (folder / "clamd.conf").write_text(render_clamd_config(folder))
     argv: list[Argument] = ["/usr/sbin/clamd", "-c", folder / "clamd.conf"]
     with start(argv, explain="run clamd", log=folder / "log") as running:
+        weigh(running, "mamori-clamd")
         wait_until(running, (folder / "socket").exists)
         yield running
 
@@ -117,3 +126,20 @@ def render_clamd_config(folder: Path) -> str:
     for key, name in _MOVED.items():
         text = re.sub(rf"^{key} .*$", f"{key} {folder / name}", text, flags=re.MULTILINE)
     return text
+
+
+def weigh(running: Running, unit: str) -> None:
+    """Give a program that has just started the share of the processors that its unit has on an appliance.
+
+    Where the kernel groups processes by session, a session has a priority of its own beside (sched(7), autogroup).
+    """
+    found = re.search(r"^CPUWeight=(\d+)$", (UNITS / f"{unit}.service").read_text(), re.MULTILINE)
+    nice = nice_of(int(found[1]) if found else DEFAULT_WEIGHT)
+    os.setpriority(os.PRIO_PROCESS, running.pid, nice)
+    with contextlib.suppress(FileNotFoundError):
+        Path(f"/proc/{running.pid}/autogroup").write_text(f"{nice}\n")
+
+
+def nice_of(weight: int) -> int:
+    """The priority that shares processors as a CPUWeight does: each step is a factor of 1.25 (sched(7), sched_prio_to_weight)."""
+    return max(-20, min(19, round(-math.log(weight / DEFAULT_WEIGHT, 1.25))))

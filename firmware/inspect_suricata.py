@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 
+from firmware.inspect_box import weigh
 from firmware.inspect_lab import ADDRESSES, Lab, wait_until
 from firmware.peers import Peers, program_pid
 from mamori.inspect.nfqueue.rules import SURICATA_QUEUE
@@ -44,8 +45,9 @@ def render_rules(count: int = RULES) -> str:
 
 
 @contextlib.contextmanager
-def start_suricata(lab: Lab, peers: Peers, folder: Path, rules: str, *, inline: bool = False) -> Iterator[int]:
-    """Suricata on its packet queue, or `inline` between the bridge's two ports, which leave the bridge. Its process number."""
+def start_suricata(lab: Lab, peers: Peers, folder: Path, rules: str, unit: str, *, inline: bool = False) -> Iterator[int]:
+    """Suricata on its packet queue, or `inline` between the bridge's two ports, which leave the bridge; with the share of the
+    processors that `unit` has. Its process number."""
     paths = Paths(folder / "suricata.yaml", folder / "active.rules", folder / "eve.sock", folder / "control.sock", folder)
     config = render_config(Facts(MEMORY_MIB, home=tuple(ip_network(address) for address in ADDRESSES["client"]), paths=paths))
     paths.config.write_text(config + (_INLINE if inline else ""))
@@ -59,6 +61,7 @@ def start_suricata(lab: Lab, peers: Peers, folder: Path, rules: str, *, inline: 
         log = folder / "suricata.log"
         run_it = peers.start(argv, explain="run Suricata", namespace=lab.box, writes=[folder], log=log)
         running = stack.enter_context(run_it)
+        weigh(running, unit)
         # The last words of its start: all threads run, which means that rules are loaded and the queue or the ports are open.
         wait_until(running, lambda: "Engine started" in log.read_text(), within_s=120)
         if not inline:

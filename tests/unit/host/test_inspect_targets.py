@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from firmware.bench_inspect import tables
+from firmware.inspect_box import nice_of
 from firmware.inspect_loads import LOADS
 from firmware.inspect_memory import Memory
 from firmware.inspect_targets import OURS, Target, judge
@@ -76,3 +77,8 @@ def test_people_get_a_table_for_each_load_and_one_of_the_targets() -> None:
         [(way, f"{ways[way]['mix']['requests_per_s']:,.0f}", "0.10", "0.20") for way in ways],
     )
     assert {row[-1] for row in shown[-1][1]} == {"met"}
+
+
+@pytest.mark.parametrize(("weight", "nice"), [(100, 0), (500, -7), (50, 3), (20, 7), (1, 19), (10_000, -20)])
+def test_a_weight_of_systemd_is_the_priority_that_shares_alike(weight: int, nice: int) -> None:
+    assert nice_of(weight) == nice
