@@ -366,3 +366,19 @@ def test_the_rest_of_a_file_whose_beginning_was_infected_is_written_over_too() -
     assert ftp.fetch("other.exe", MARKER + b"the rest", rest=10) == (MARKER + b"the rest")[10:]
     assert ftp.fetch("evil.exe", b"a clean one by now") == b"a clean one by now"
     assert network.told.count(("virus", "blocked", "ftp://198.51.100.2/evil.exe")) == 2
+
+
+def test_what_passes_is_told_once_for_each_host_of_a_connection() -> None:
+    network = Network('[allow]\nnames = ["example.com"]\n[block]\nnames = ["example.com"]\n')
+    connection = network.connect()
+    for path in (b"a", b"b"):
+        for host in (b"one.example.com", b"two.example.com"):
+            connection.client(GET.replace(b"www.example.com", host).replace(b"/file", b"/" + path))
+            connection.server(response(b"hello"))
+    assert network.told == [
+        ("dangerous-site", "allowed", "one.example.com/a"),
+        ("dangerous-site", "allowed", "two.example.com/a"),
+    ]
+    other = network.connect()
+    other.client(GET.replace(b"www.example.com", b"one.example.com"))
+    assert len(network.told) == 3, "another connection is another piece of news"
