@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -168,9 +169,17 @@ BAD = {
     ),
     "a string that is not closed": ("[virus]\nmode = 'log\n", ["(syntax)", "TOML 1.0", "", ""]),
     "tables nested too deeply": ("a = " + "[" * 100_000, ["(syntax)", "TOML 1.0", "", ""]),
-    "a key of too many parts": (".".join("a" * 100_000) + " = 1", ["(syntax)", "keys of at most 32 parts", "more", ""]),
-    "a table's name of too many parts": (f"[{' . '.join('a' * 40)}]", ["(syntax)", "keys of at most 32 parts", "more", ""]),
-    "a quoted key of too many parts": (".".join(["'a b'"] * 40) + " = 1", ["(syntax)", "keys of at most 32 parts", "more", ""]),
+    "a key of too many parts": (".".join("a" * 100_000) + " = 1", ["(syntax)", "keys of at most 8 parts", "more", ""]),
+    "a table's name of too many parts": (f"[{' . '.join('a' * 9)}]", ["(syntax)", "keys of at most 8 parts", "more", ""]),
+    "a key of too many parts behind a string that ends with a quote": (
+        'a = { b = """c"""", ' + ".".join("d" * 40) + ' = "e" }',
+        ["(syntax)", "keys of at most 8 parts", "more", ""],
+    ),
+    "the same with apostrophes": (
+        "a = { b = '''c''''', " + ".".join("d" * 40) + " = 'e' }",
+        ["(syntax)", "keys of at most 8 parts", "more", ""],
+    ),
+    "a quoted key of too many parts": (".".join(["'a b'"] * 40) + " = 1", ["(syntax)", "keys of at most 8 parts", "more", ""]),
 }
 
 
@@ -241,8 +250,28 @@ def test_no_policy_takes_long(text: str) -> None:
     assert time.process_time() - began < 10
 
 
+HEAVY = {
+    "tables": "".join(f"[t{number}.a.b.c.d.e.f.g]\n" for number in range(MAX_POLICY_BYTES // 24)),
+    "keys": "".join(f"k{number}.a.b.c.d.e.f.g=1\n" for number in range(MAX_POLICY_BYTES // 22)),
+    "a long number": "a=0b" + "1" * MAX_POLICY_BYTES,
+}
+
+
+@pytest.mark.parametrize("text", HEAVY.values(), ids=HEAVY)
+def test_no_policy_takes_much_memory(text: str) -> None:
+    """Five processes read it, which have 512 MiB together."""
+    assert len(text) >= MAX_POLICY_BYTES * 9 // 10
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInputError):
+            parse_policy(text, "p")
+        assert tracemalloc.get_traced_memory()[1] < 60 << 20
+    finally:
+        tracemalloc.stop()
+
+
 CONTENTS = {
-    "too much": (b"#" * (MAX_POLICY_BYTES + 1), "(size): expected at most 524288 bytes, got more"),
+    "too much": (b"#" * (MAX_POLICY_BYTES + 1), "(size): expected at most 131072 bytes, got more"),
     "no text": (b"\x7fELF\x02\x01\xff", "(encoding): expected UTF-8, got byte 0xff at 6"),
     "Shift JIS": ('[block_page]\ncontact = "情報"\n'.encode("cp932"), "(encoding): expected UTF-8, got byte 0x8f at 24"),
     "UTF-16": ('[virus]\nmode = "log"\n'.encode("utf-16"), "(encoding): expected UTF-8, got byte 0xff at 0"),

@@ -34,15 +34,16 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_PROBLEMS = 100
 """More are only counted: nobody reads them, and a file of commas would make megabytes of text."""
 
-MAX_KEY_PARTS = 32
+MAX_KEY_PARTS = 8
 """Of a dotted key or a table's name. tomllib keeps every beginning of a key: 100,000 parts in 200 KB of text take 40 GB."""
 
 _SHOWN_VALUE_CHARS = 60
 
 _UNKEYED = re.compile(
-    r'''"""(?:\\.|[^\\])*?(?:"""|\Z)|\'{3}.*?(?:\'{3}|\Z)|"(?:\\.|[^"\\\n])*+"?|'[^'\n]*+'?|\#[^\n]*+''', re.DOTALL
+    r'''"""(?:\\.|[^\\])*?(?:"{3,5}|\Z)|\'{3}.*?(?:\'{3,5}|\Z)|"(?:\\.|[^"\\\n])*+"?|'[^'\n]*+'?|\#[^\n]*+''', re.DOTALL
 )
-"""Strings and comments, closed or not, so that what is left are keys and numbers. Each character is looked at once."""
+"""Strings and comments, closed or not, so that what is left are keys and numbers. Each character is looked at once. A string of
+many lines may end with one or two quotes of its own before the three."""
 
 _LONG_KEY = re.compile(rf"(?<![^\s.=\[\]{{}},])(?:[^\s.=\[\]{{}},]++[ \t]*+\.[ \t]*+){{{MAX_KEY_PARTS},}}+")
 
