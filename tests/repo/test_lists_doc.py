@@ -84,6 +84,8 @@ def test_the_paths_are_those_of_the_appliance() -> None:
         f"At most {compiler.MAX_RECORDS:,} records, and {matching.MAX_LISTS:,} lists",
         f"larger than a /{address_feeds.SHORTEST_PREFIX[4]} (IPv6: /{address_feeds.SHORTEST_PREFIX[6]})",
         f"A file of more than {address_feeds.MAX_FEED_BYTES >> 20} MiB is refused",
+        f"more than {address_feeds.MAX_WRONG_LINES:,} such lines",
+        f"the first {address_feeds.MAX_NETWORKS:,} networks count",
         f"At most {hashes.MAX_ENTRIES:,} entries",
         f"files of at most {supply.MAX_FEED_BYTES >> 20} MiB",
         "up to a tenth" if ruleset.MAX_REFUSED_SHARE == 0.1 else "another share",

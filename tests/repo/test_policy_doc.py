@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mamori.inspect.applications import own_applications
-from mamori.inspect.policy import Policy, parse_policy
+from mamori.inspect.policy import MAX_POLICY_BYTES, Policy, parse_policy
 from tests.repo.test_docs import explained, keys
 from tests.support.checkout import ROOT
 
@@ -62,6 +62,10 @@ def test_an_example_is_a_policy_that_differs_from_the_default_and_names_what_the
     policy = parse_policy(text, "the example")
     assert policy != Policy()
     assert set(policy.applications.modes) <= set(own_applications().all)
+
+
+def test_the_document_says_how_large_a_policy_may_be() -> None:
+    assert f"It has at most {MAX_POLICY_BYTES >> 10} KiB" in TEXT
 
 
 def test_there_are_examples_in_the_document() -> None:
