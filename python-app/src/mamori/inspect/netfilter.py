@@ -6,6 +6,7 @@ what was there, and is told.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from ipaddress import ip_network
@@ -24,6 +25,9 @@ from mamori.process import run_tool
 
 COUNTERS_EVERY_S = 60.0
 """A flood is one piece of news in a minute, with its packets counted."""
+
+LOAD_AGAIN_S = 10.0
+"""What cannot be loaded is tried again so often: what stands in the way may be gone, and reading large feeds takes a second."""
 
 MAX_NAMED = 10
 """Sources that one event names."""
@@ -53,6 +57,7 @@ class Netfilter:
         self._tell = tell
         self._log = log
         self._seen: object = None
+        self._again_at = math.inf  # what was seen could not be loaded
         self._counters: dict[str, int] = {}
         self._counters_at = 0.0
         self._logs_only = False
@@ -62,15 +67,16 @@ class Netfilter:
         mode = policy.addresses.mode
         feeds = _find_feeds(self._feeds) if mode is not Mode.OFF else ()
         wanted = (policy.ips.floods, mode, policy.block.addresses, policy.allow.addresses, feeds)
-        if wanted == self._seen:
+        if wanted == self._seen and time.monotonic() < self._again_at:
             return
         self._seen = wanted
         self._logs_only = policy.ips.floods is Mode.LOG
         own, listed = list(map(ip_network, policy.block.addresses)), self._read(path for path, _ in feeds)
         bad, noted = ([*own, *listed], []) if mode is Mode.BLOCK else (own, listed)
         allowed = list(map(ip_network, policy.allow.addresses))
-        self._load("known-bad addresses", render_known_bad(bad, allowed, noted))
-        self._load("limits on floods and scans", render_limits(policy.ips.floods, allowed))
+        has_networks = self._load("known-bad addresses", render_known_bad(bad, allowed, noted))
+        has_limits = self._load("limits on floods and scans", render_limits(policy.ips.floods, allowed))
+        self._again_at = math.inf if has_networks and has_limits else time.monotonic() + LOAD_AGAIN_S
 
     def _read(self, feeds: Iterable[Path]) -> list[Network]:
         networks: list[Network] = []
@@ -137,12 +143,13 @@ class Netfilter:
         self._log(4, text)
         self._tell(own_event(time.time(), "feed-refused", text))
 
-    def _load(self, what: str, text: str) -> None:
+    def _load(self, what: str, text: str) -> bool:
         try:
             run_tool(("nft", "-f", "-"), input=text.encode(), explain=f"load the {what}")
         except MamoriError as error:
-            self._seen = None
-            self._log(4, str(error))
+            self._complain(str(error))
+            return False
+        return True
 
 
 def _find_feeds(folder: Path) -> tuple[tuple[Path, Identity], ...]:
