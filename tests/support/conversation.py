@@ -7,6 +7,7 @@ reads it. The scanner is a function over whole files.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -89,6 +90,8 @@ class Network:
         self._pending: list[int] = []
         self._waiting: dict[int, tuple[Connection, int, bytes, float]] = {}
         self.longest_wait_s = 0.0
+        self._on_the_wire: deque[tuple[Connection, int, bytes]] = deque()
+        self._is_arriving = False
         self._token = 0
         self._ports = 40000
 
@@ -184,6 +187,12 @@ class Network:
                     self.tallies.append(command)
         if self._scan is not None and self._pending and self.is_prompt:
             self.answer_scans()
+        while self._on_the_wire and not self._is_arriving:
+            # One by one: what a host answers is on the wire behind what is there already.
+            self._is_arriving = True
+            connection, side, packet = self._on_the_wire.popleft()
+            connection.arrive(side, packet)
+            self._is_arriving = False
 
     @property
     def held(self) -> int:
@@ -199,7 +208,7 @@ class Network:
 
     def _deliver(self, token: int, payload: bytes | None, fate: str) -> None:
         connection, side, data = self._settle(token, fate)
-        connection.arrive(1 - side, data if payload is None else payload)
+        self._on_the_wire.append((connection, 1 - side, data if payload is None else payload))
 
 
 class Connection:
