@@ -38,7 +38,11 @@ _NAME_BYTES = 15
 @contextlib.contextmanager
 def start_namespace(name: str) -> Iterator[str]:
     """A new network namespace with its loopback up, gone with everything in it when the block is left."""
-    run(["ip", "netns", "add", name], explain=f"make the network namespace {name}")
+    try:
+        run(["ip", "netns", "add", name], explain=f"make the network namespace {name}")
+    except (KeyboardInterrupt, SystemExit):  # it may be half made; an error says that it is another's, or none
+        run(["ip", "netns", "delete", name], explain=f"remove the network namespace {name}", accept=(0, 1))
+        raise
     try:
         run(["ip", "-n", name, "link", "set", "lo", "up"], explain=f"raise the loopback of {name}")
         yield name
