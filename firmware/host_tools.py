@@ -54,6 +54,7 @@ TOOLS = (
     _tool("udhcpc", "udhcpc", "a real DHCP client", Purpose.TEST),
     _tool("nginx", "nginx-light", "a real web server", Purpose.TEST),
     _tool("curl", "curl", "a real web client", Purpose.TEST),
+    _tool("wget", "wget", "another one", Purpose.TEST),
     _tool("socat", "socat", "raw TCP and UDP through the box", Purpose.TEST),
     _tool("ping", "iputils-ping", "reachability through the box", Purpose.TEST),
     _tool("iperf3", "iperf3", "throughput through a bridge", Purpose.TEST),
