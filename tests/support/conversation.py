@@ -48,7 +48,8 @@ def find_marker(content: bytes) -> str | None:
 class Host:
     """One end: the next number it sends, the next it expects, what it has read, and how the connection ended for it. Numbers are
     those of the wire without its wrapping. While it is away packets to it are lost; while it is silent it acknowledges nothing.
-    `is_mixed`: of a byte that it had not read two different copies came, so what it reads is its own choice."""
+    `is_mixed`: of a byte that it had not read two different copies came, so what it reads is its own choice. `longest_bytes` is the
+    longest segment that came."""
 
     next: int
     expects: int
@@ -60,6 +61,7 @@ class Host:
     is_away: bool = False
     is_silent: bool = False
     is_mixed: bool = False
+    longest_bytes: int = 0
     is_reset: bool = False
     is_finished: bool = False
 
@@ -224,9 +226,9 @@ class Connection:
         self._parts: dict[tuple[int, int], dict[int, Packet]] = {}
         self.hosts = (Host(numbers[0], numbers[1]), Host(numbers[1], numbers[0]))
 
-    def establish(self) -> None:
+    def establish(self, options: bytes = b"") -> None:
         """The SYN passes beside the queue; what answers it, and what confirms that, do not."""
-        self._send(SERVER, b"", flags=_SYN | _ACK, sequence=self._numbers[1] - 1)
+        self._send(SERVER, b"", flags=_SYN | _ACK, sequence=self._numbers[1] - 1, options=options)
         self._send(CLIENT, b"")
 
     def client(self, data: bytes, size: int | None = None, *, fin: bool = False) -> int:
@@ -276,7 +278,9 @@ class Connection:
             token = self._send(side, piece, sequence=sequence, flags=flags)
         return token
 
-    def _send(self, side: int, data: bytes, *, sequence: int | None = None, flags: int = _ACK, urgent: int = 0) -> int:
+    def _send(
+        self, side: int, data: bytes, *, sequence: int | None = None, flags: int = _ACK, urgent: int = 0, options: bytes = b""
+    ) -> int:
         host, token = self.hosts[side], 0
         number = host.next if sequence is None else sequence
         segment = packets.tcp(
@@ -286,6 +290,7 @@ class Connection:
             acknowledgement=host.expects & _MASK if flags & _ACK else 0,
             flags=flags,
             urgent=urgent,
+            options=options,
         )
         for packet, info in self._carrier(segment, side):
             token = self._network.send(self, side, packet, info=info)
@@ -332,6 +337,7 @@ class Connection:
             host.unacknowledged = [each for each in host.unacknowledged if each[0] + len(each[1]) > acknowledged]
         if not packet.payload and not packet.flags & FIN:
             return
+        host.longest_bytes = max(host.longest_bytes, len(packet.payload))
         self._note_copies(host, sequence, bytes(packet.payload))
         before = host.expects
         known = host.early.get(sequence, (b"", False))

@@ -154,6 +154,18 @@ def test_what_was_read_of_a_packet_that_was_dropped_waits_when_it_comes_again() 
     assert data.to_client == CLEAN[:60] + b"X" * len(MARKER)
 
 
+@pytest.mark.parametrize(("mss", "longest"), [(600, 560), (1460, 1180)])
+def test_a_page_comes_in_segments_as_short_as_the_answer_to_the_syn_asks_for(mss: int, longest: int) -> None:
+    network = Network(BLOCKED)
+    connection = network.connect(is_established=False)
+    connection.establish(b"\2\4" + mss.to_bytes(2, "big"))
+    connection.client(get(b"www.example.com"))
+    for _ in range(10):
+        connection.repeat(CLIENT)
+    assert connection.to_client.endswith(b"</html>\n")
+    assert connection.hosts[CLIENT].longest_bytes in range(longest, mss + 1)
+
+
 def test_bytes_that_run_ahead_wait_like_the_rest() -> None:
     network = Network()
     data = ftp_data(network, FTP)
