@@ -49,6 +49,8 @@ class Row:
 
 @dataclass(slots=True)
 class Sum:
+    """How many were looked at within a minute, and how many of them stopped."""
+
     scanned: int = 0
     blocked: int = 0
 

@@ -29,6 +29,7 @@ def width(text: str) -> int:
 
 
 def padded(text: str, columns: int) -> str:
+    """With spaces up to so many columns of a terminal; Japanese takes two for a character."""
     return text + " " * (columns - width(text))
 
 

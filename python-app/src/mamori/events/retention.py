@@ -50,6 +50,7 @@ class Cutoffs:
 
 
 def plan_cutoffs(now_s: float) -> Cutoffs:
+    """What is too old at this time (Unix seconds)."""
     return Cutoffs(*(now_s - days * DAY_S for days in (EVENTS_DAYS, MINUTES_DAYS, HOURS_DAYS, DAYS_DAYS)))
 
 

@@ -70,6 +70,7 @@ class NewerDatabaseError(MamoriError):
 
 
 def read_version(connection: sqlite3.Connection) -> int:
+    """Which of MIGRATIONS came last; 0 for an empty file."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
 

@@ -61,6 +61,7 @@ class Segment:
 
 
 def is_super_packet(info: int) -> bool:
+    """Whether the kernel's info flags say that it stands for several packets of the wire."""
     return bool(info & _SUPER_PACKET)
 
 

@@ -35,6 +35,8 @@ class Worker:
 
 @dataclass(frozen=True)
 class StartWorker:
+    """It is not there, and its pause is over."""
+
     number: int
 
 

@@ -227,8 +227,10 @@ class Desk:
 
 
 def address_text(address: bytes) -> str:
+    """4 or 16 bytes as `ipaddress` writes them."""
     return str(ip_address(address))
 
 
 def mac_text(mac: bytes) -> str:
+    """aa:bb:cc:dd:ee:ff"""
     return mac.hex(":")

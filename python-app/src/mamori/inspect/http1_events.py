@@ -13,6 +13,8 @@ from mamori.inspect.http_url import Url
 
 
 class AnomalyFound(NamedTuple):
+    """Bytes [start, end) of the stream that receivers read in different ways, or that no sender in good faith sends."""
+
     start: int
     end: int
     kind: Anomaly
@@ -76,6 +78,8 @@ class Switched(NamedTuple):
 
 
 class OpaqueReceived(NamedTuple):
+    """Bytes behind `Switched`, which are not HTTP any more."""
+
     start: int
     end: int
     data: bytes | memoryview

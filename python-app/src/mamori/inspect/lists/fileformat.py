@@ -58,6 +58,8 @@ class ListError(MamoriError):
 
 @dataclass(frozen=True, slots=True)
 class Section:
+    """A part of the file: where it is, in bytes, and the SHA-256 of its content."""
+
     offset: int
     size: int
     digest: bytes
@@ -86,6 +88,7 @@ class Header:
 
 
 def encode_header(header: Header) -> bytes:
+    """The first HEADER_BYTES, with their CRC."""
     content = _FIELDS.pack(MAGIC, VERSION, header.max_labels, header.max_folders, 0, header.records, header.key)
     content += b"".join(_SECTION.pack(section.offset, section.size, section.digest) for section in header.sections)
     return content + _CRC.pack(crc32(content), 0)
@@ -125,10 +128,12 @@ def _check_bounds(header: Header, file_bytes: int) -> None:
 
 
 def block_count(records: int) -> int:
+    """How many blocks so many records fill."""
     return -(-records // BLOCK_RECORDS)
 
 
 def digest_of(content: bytes | memoryview) -> bytes:
+    """A section's digest."""
     return sha256(content).digest()
 
 
@@ -171,4 +176,5 @@ def encode_block(records: list[tuple[int, int]]) -> bytes:
 
 
 def is_block_sound(block: memoryview) -> bool:
+    """Whether a block's CRC is that of its content."""
     return crc32(block[:CRC_AT]) == int.from_bytes(block[CRC_AT:], "little")

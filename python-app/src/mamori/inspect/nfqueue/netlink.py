@@ -47,6 +47,7 @@ class Answered:
 
 
 def encode_attribute(kind: int, value: bytes) -> bytes:
+    """With its header, and filled up to a multiple of four bytes (netlink(7))."""
     return ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 

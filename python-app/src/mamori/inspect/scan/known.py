@@ -21,6 +21,7 @@ class KnownFiles:
         return len(self._verdicts)
 
     def get(self, digest: bytes, length: int) -> Clean | Infected | None:
+        """What was said of it; None if it was not scanned, or was forgotten."""
         key = _key(digest, length)
         verdict = self._verdicts.get(key)
         if verdict is not None:

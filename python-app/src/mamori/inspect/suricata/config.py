@@ -104,6 +104,7 @@ def home_networks(own: Iterable[Network] = ()) -> tuple[Network, ...]:
 
 
 def memory_for(memory_mib: int) -> Memory:
+    """What fits a box with so much memory in all."""
     return [memory for least_mib, memory in MEMORY if memory_mib >= least_mib][-1]
 
 

@@ -96,6 +96,7 @@ class SuricataControl:
         return json.dumps(self.command("ruleset-reload-time"))
 
     def ruleset_stats(self) -> RulesetStats:
+        """How many rules are in force. ControlError as for `command`."""
         engines = self.command("ruleset-stats")
         engine = engines[0] if isinstance(engines, list) and engines else None
         if not isinstance(engine, dict):

@@ -15,6 +15,8 @@ STUCK_AFTER_S = 20.0
 
 
 class Condition(Enum):
+    """AWAY: nobody listens. STUCK: it listens, and does not answer or does not move."""
+
     AWAY = "away"
     UP = "up"
     STUCK = "stuck"
