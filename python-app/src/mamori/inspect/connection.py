@@ -190,6 +190,12 @@ class Connection:
 
     def _on_stream(self, event: StreamEvent, direction: int) -> None:
         session = self._session
+        if event.__class__ is Data:  # nearly all are
+            if not session.is_over:
+                self._holding = session.read(direction, event.data) or self._holding
+                if session.begins_message(direction):
+                    self._signature_bytes[direction] = 0
+            return
         match event:
             case Retransmitted(start, end, unknown_bytes):
                 # What lies before the place where the stream was taken up nobody here has read, and its receiver may lack it.
@@ -211,10 +217,6 @@ class Connection:
         if session.is_over:
             return
         match event:
-            case Data(_, data):
-                self._holding = session.read(direction, data) or self._holding
-                if session.begins_message(direction):
-                    self._signature_bytes[direction] = 0
             case Closed(_, False):
                 self._holding = session.end(direction) or self._holding
             case ConflictSeen(start, end):
