@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from mamori.events.record import Event
 from mamori.inspect.applications import Applications, own_applications
-from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedScan, FinishScan, Replace, Tally, Tell
+from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedScan, FinishScan, GlanceScan, Replace, Tally, Tell
 from mamori.inspect.engine import Engine
 from mamori.inspect.judge import Judge, Lists
 from mamori.inspect.packet import FIN, RST, Packet, PacketError, parse_packet
@@ -83,6 +83,7 @@ class Network:
         self.clock = 100.0
         self.events: list[Event] = []
         self.tallies: list[Tally] = []
+        self.glances = 0
         self.fates: dict[int, str] = {}
         self.decided = False
         self.asked_signatures: set[int] = set()
@@ -179,6 +180,8 @@ class Network:
                     self._files[file] += data
                 case FinishScan(file):
                     self._pending.append(file)
+                case GlanceScan(file):
+                    self._glance(file)
                 case CancelScan(file):
                     self._files.pop(file, None)
                     self._pending = [each for each in self._pending if each != file]
@@ -195,6 +198,16 @@ class Network:
             connection, side, packet = self._on_the_wire.popleft()
             connection.arrive(side, packet)
             self._is_arriving = False
+
+    def _glance(self, file: int) -> None:
+        """The scanner's word on what came so far: at once, as from one that is idle."""
+        self.glances += 1
+        signature = self._scan(bytes(self._files[file])) if self._scan is not None and file in self._files else None
+        if signature is not None:
+            self.engine.scanned(file, signature, None, self.clock)
+        else:
+            self.engine.lagging(file, is_behind=False, now=self.clock)
+        self.carry_out()
 
     @property
     def held(self) -> int:
@@ -277,6 +290,17 @@ class Connection:
             host.unacknowledged.append((sequence, piece, flags))
             token = self._send(side, piece, sequence=sequence, flags=flags)
         return token
+
+    def pass_unseen(self, side: int, offset: int, data: bytes) -> None:
+        """A segment that the box lets through without a look, as when its queue is full."""
+        segment = packets.tcp(
+            data,
+            ports=self.ports if side == CLIENT else self.ports[::-1],
+            sequence=self._numbers[side] + offset & _MASK,
+            acknowledgement=self.hosts[side].expects & _MASK,
+        )
+        for packet, _ in self._carrier(segment, side):
+            self.arrive(1 - side, packet)
 
     def _send(
         self, side: int, data: bytes, *, sequence: int | None = None, flags: int = _ACK, urgent: int = 0, options: bytes = b""

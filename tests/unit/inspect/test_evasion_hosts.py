@@ -166,6 +166,21 @@ def test_a_page_comes_in_segments_as_short_as_the_answer_to_the_syn_asks_for(mss
     assert connection.hosts[CLIENT].longest_bytes in range(longest, mss + 1)
 
 
+def test_bytes_that_passed_unseen_stop_nothing_and_are_told() -> None:
+    network = Network()
+    connection = network.connect()
+    connection.client(get())
+    answer = ok(CLEAN)
+    connection.segment(SERVER, 0, answer[:100])
+    connection.pass_unseen(SERVER, 100, answer[100:200])
+    connection.segment(SERVER, 200, answer[200:])
+    network.wait(0.1)
+    assert connection.to_client == answer
+    assert functions(network, "unseen") == {"evasion"}
+    connection.client(get())
+    assert connection.to_server == get() * 2
+
+
 def test_bytes_that_run_ahead_wait_like_the_rest() -> None:
     network = Network()
     data = ftp_data(network, FTP)
