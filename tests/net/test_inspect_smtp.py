@@ -107,7 +107,24 @@ def by_crumbs(mailed: Mailed, folder: Path, mail: bytes) -> None:
     peer.close()
 
 
-WAYS = {"swaks with pipelining": by_swaks, "curl": by_curl, "BDAT": by_chunks, "small segments": by_crumbs}
+def by_pauses(mailed: Mailed, folder: Path, mail: bytes) -> None:
+    """With a pause in the virus, and one longer than the window right behind it, before its part ends."""
+    peer = line(mailed, Way.OUTWARDS)
+    peer.replies()
+    for command in (b"HELO client.example\r\n", b"MAIL FROM:<a@example>\r\n", b"RCPT TO:<b@example>\r\n", b"DATA\r\n"):
+        peer.send(command)
+        peer.replies()
+    stuffed = mail.replace(b"\r\n.", b"\r\n..")
+    middle = stuffed.index(b"\r\n\r\n", stuffed.index(b"invoice.com")) + 20
+    end = stuffed.index(b"\r\n--=_outer=", middle) + 2
+    for piece in (stuffed[:middle], stuffed[middle:end], stuffed[end:] + b".\r\nQUIT\r\n"):
+        peer.send(piece)
+        time.sleep(0.2)
+    peer.replies(2)
+    peer.close()
+
+
+WAYS = {"swaks with pipelining": by_swaks, "curl": by_curl, "BDAT": by_chunks, "small segments": by_crumbs, "pauses": by_pauses}
 
 
 @pytest.mark.parametrize("send_by", WAYS.values(), ids=WAYS)

@@ -11,6 +11,7 @@ import pytest
 from mamori.events.record import Function
 from mamori.inspect.commands import Accept
 from mamori.inspect.connection import SIGNATURE_BYTES
+from mamori.inspect.files import MAX_GLANCES
 from mamori.inspect.packet import ICMP, UDP
 from mamori.inspect.reassembly import AHEAD_BYTES
 from tests.support import packets
@@ -321,6 +322,33 @@ def test_a_closed_engine_leaves_no_packet_without_a_verdict() -> None:
     network.carry_out()
     assert network.held == 0
     assert connection.to_client == response(b"hello")
+
+
+def test_who_pauses_just_before_the_end_of_an_attachment_does_not_get_it_out() -> None:
+    network = Network()
+    connection = smtp_up_to_data(network)
+    head = b"Subject: x\r\nContent-Type: application/x-a; name=a.exe\r\n\r\n"
+    connection.client(head + MARKER + b"\r\n")
+    network.wait(1)
+    assert connection.to_server.endswith(head + b"X" * len(MARKER) + b"\r\n")
+    connection.client(b"more\r\n.\r\n")
+    network.wait(1)
+    assert connection.to_server.endswith(b"X" * len(MARKER) + b"\r\nXXXX\r\n.\r\n")
+    assert [event.action.value for event in network.events] == ["blocked"]
+
+
+def test_who_pauses_in_a_clean_attachment_is_looked_at_a_bounded_number_of_times() -> None:
+    network = Network()
+    connection = smtp_up_to_data(network)
+    sent = b"Subject: x\r\nContent-Type: application/x-a; name=a.exe\r\n\r\n"
+    connection.client(sent)
+    for number in range(3 * MAX_GLANCES):
+        line = b"line %d\r\n" % number
+        connection.client(line)
+        network.wait(0.1)
+        sent += line
+        assert connection.to_server.endswith(sent), "a pause ends with the scanner's word"
+    assert network.glances == MAX_GLANCES
 
 
 class Ftp:

@@ -54,6 +54,13 @@ class FinishScan(NamedTuple):
     file: int
 
 
+class GlanceScan(NamedTuple):
+    """It pauses: what came of it is to be looked at by itself, as far as that can be done. The engine waits for `Engine.scanned` if
+    something is found, else for `Engine.lagging` with False."""
+
+    file: int
+
+
 class CancelScan(NamedTuple):
     """Nobody waits for it any more."""
 
@@ -78,4 +85,4 @@ class Tally(NamedTuple):
     blocked: int
 
 
-Command = Accept | Drop | Replace | BeginScan | FeedScan | FinishScan | CancelScan | Tell | Tally
+Command = Accept | Drop | Replace | BeginScan | FeedScan | FinishScan | GlanceScan | CancelScan | Tell | Tally

@@ -288,6 +288,8 @@ class Connection:
         elif hold.wait_until is None and not viruses.has_open_file(direction):
             due = hold.take_read(self._next[direction], self._desk.now)
         else:
+            if hold.has_due(self._desk.now):
+                viruses.glance(direction)
             due = [*hold.take_due(self._desk.now, WINDOW_BYTES if viruses.delivers_whole else None), *hold.take_before_tail()]
         for held in due:
             self._release_one(held, direction)

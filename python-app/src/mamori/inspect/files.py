@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mamori.inspect.commands import BeginScan, CancelScan, FeedScan, FinishScan
+from mamori.inspect.commands import BeginScan, CancelScan, FeedScan, FinishScan, GlanceScan
 from mamori.inspect.desk import Desk, ScanOwner
 from mamori.inspect.findings import Coding, FileData, FileStarted
 from mamori.inspect.hold import Range
 
 MAX_FILES = 2000
 """Open at once on one connection: messages in messages, each with parts. More is an attack; they pass unseen, and are told."""
+
+
+GLANCE_BYTES = 64 << 10
+"""A file that is larger when its sender pauses is not looked at before it ends: so much was out anyway (hold.WINDOW_BYTES)."""
+
+MAX_GLANCES = 16
+"""Of one file. A line so slow that each packet is a pause sends as many in 64 KiB at most; more pauses are made to cost us time."""
 
 
 @dataclass(slots=True)
@@ -29,6 +36,9 @@ class CarriedFile:
     signature: str | None = None
     unseen: str | None = None
     is_overwritten: bool = False
+    fed_bytes: int = 0
+    glanced_bytes: int = 0
+    glances: int = 0
     ranges: list[Range] = field(default_factory=list)
 
 
@@ -61,6 +71,7 @@ class Files:
         carried = self._files.get(data.file)
         if carried is None:
             return None
+        carried.fed_bytes += len(data.data)
         if carried.signature is None and carried.unseen is None and len(data.data):
             self._desk.out.append(FeedScan(carried.scan, data.data))
         if keeps_ranges and data.end > data.start:
@@ -122,6 +133,20 @@ class Files:
             for file, carried in self._files.items()
             if (carried.is_waiting or carried.is_behind) and carried.direction == direction
         ]
+
+    def glance(self, direction: int) -> bool:
+        """Have the scanner look at what came of the small files that are open, if it did not see that yet; whether it does."""
+        paused = [
+            carried
+            for carried in self._files.values()
+            if carried.direction == direction and carried.is_open and carried.signature is None and carried.unseen is None
+            if carried.glanced_bytes < carried.fed_bytes < GLANCE_BYTES and carried.glances < MAX_GLANCES
+        ]
+        for carried in paused:
+            carried.glanced_bytes, carried.is_behind = carried.fed_bytes, True
+            carried.glances += 1
+            self._desk.out.append(GlanceScan(carried.scan))
+        return bool(paused)
 
     def lag(self, file: int, is_behind: bool) -> CarriedFile | None:
         """The scanner cannot keep up with an open file, or can again."""

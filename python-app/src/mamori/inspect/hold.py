@@ -112,6 +112,10 @@ class HoldQueue:
     def take_all(self) -> list[Held]:
         return [self._pop() for _ in range(len(self.packets))]
 
+    def has_due(self, now: float) -> bool:
+        """Whether a packet would go now because its time is over."""
+        return self.wait_until is None and bool(self.packets) and self.packets[0].deadline <= now
+
     def next_deadline(self) -> float | None:
         """When `take_due` has something to give; None if nothing waits."""
         if not self.packets:

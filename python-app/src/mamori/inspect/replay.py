@@ -28,7 +28,7 @@ from mamori.events.wire import encode_record
 from mamori.formats.problems import MamoriError
 from mamori.inspect.applications import own_applications
 from mamori.inspect.capture import Captured, CaptureError, read_capture
-from mamori.inspect.commands import BeginScan, CancelScan, Command, FeedScan, FinishScan, Tally, Tell
+from mamori.inspect.commands import BeginScan, CancelScan, Command, FeedScan, FinishScan, GlanceScan, Tally, Tell
 from mamori.inspect.engine import Engine
 from mamori.inspect.hearing import Names, read_name
 from mamori.inspect.judge import Judge
@@ -180,6 +180,8 @@ class _Replay:
                 fields = {"at_s": now, "size_bytes": size, "sha256": digest.hexdigest(), "signature": signature or ""}
                 yield _line({"kind": "file", **fields})
                 self._engine.scanned(number, signature, None, now)
+            case GlanceScan(number):
+                self._engine.lagging(number, is_behind=False, now=now)
             case CancelScan(number):
                 self._files.pop(number, None)
 

@@ -110,6 +110,12 @@ class Viruses:
         if not self._files.waiting(carried.direction):
             self._holds[carried.direction].wait_until = None
 
+    def glance(self, direction: int) -> None:
+        """A sender pauses, and its packets would go for that. What came of small files is looked at first: else whoever pauses just
+        before the end of an attachment would have it out before its verdict."""
+        if self._blocks and self.delivers_whole and self._files.glance(direction):
+            self._wait(direction)
+
     def lag(self, file: int, is_behind: bool) -> None:
         """The scanner is behind with a file: its sender is stopped for a while, as a slow receiver would."""
         carried = self._files.lag(file, is_behind)

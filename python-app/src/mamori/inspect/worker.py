@@ -26,7 +26,7 @@ from typing import Any
 from mamori.events.record import own_event
 from mamori.events.sender import EventSender
 from mamori.formats.release import EarlyBridge, Release
-from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedScan, FinishScan, Replace, Tally, Tell
+from mamori.inspect.commands import Accept, BeginScan, CancelScan, Drop, FeedScan, FinishScan, GlanceScan, Replace, Tally, Tell
 from mamori.inspect.engine import Engine
 from mamori.inspect.lifeline import open_worker_end
 from mamori.inspect.memory import SCANNER_LEAST_MIB, read_memory_mib
@@ -221,16 +221,18 @@ class _Worker:
                     self._do(command, verdicts, now)
             if verdicts:
                 self._queue.send(verdicts)
-            results = self._scanner.take_results()
+            results, glances = self._scanner.take_results(), self._scanner.take_glances()
             for health in self._scanner.take_changes():
                 self._tell_health(health.condition.value, health.reason)
-            if not self._follow_backlogs(now) and not results:
+            if not self._follow_backlogs(now) and not results and not glances:
                 return
             for result in results:
                 try:
                     self._scanned(result, now)
                 except Exception:  # what waits for the file does so until its time is over
                     self._note_bug()
+            for file in glances:  # after the results, for what was found is one of them
+                self.engine.lagging(file, is_behind=False, now=now)
 
     def _follow_backlogs(self, now: float) -> bool:
         """Have senders stopped whose files clamd cannot take as fast, and let go again; whether the engine was told something."""
@@ -278,6 +280,8 @@ class _Worker:
                 self._scanner.begin(file, expected_bytes)
             case FinishScan(file):
                 self._scanner.finish(file, now)
+            case GlanceScan(file):
+                self._scanner.glance(file, now)
             case CancelScan(file):
                 self._scanner.cancel(file, now)
             case Tell(record):

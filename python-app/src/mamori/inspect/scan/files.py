@@ -92,6 +92,11 @@ class FileScan:
         """clamd gets what comes, or will get it."""
         return self.stopped is None and self.answer is None and not self.is_over
 
+    @property
+    def is_streamed(self) -> bool:
+        """clamd gets it while it comes."""
+        return any(session.end is None for session in self.sessions)
+
     def receive(self, data: bytes | memoryview, max_scan_bytes: int) -> int:
         """Count and hash the file's next bytes, and keep those for clamd; how many those are."""
         self._hash.update(data)

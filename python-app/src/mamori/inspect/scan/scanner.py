@@ -105,6 +105,7 @@ class Scanner:
         self._held_bytes = 0
         self._streamed_bytes = 0
         self._results: list[Scanned] = []
+        self._glances: list[int] = []
         self.on_timer(now)
 
     # What callers ask
@@ -160,7 +161,7 @@ class Scanner:
         self._held_bytes += scan.receive(data, self._settings.max_scan_bytes)
         if not scan.goes_to_clamd:
             return
-        if scan.sessions:
+        if scan.is_streamed:
             self._send(scan, now)
         elif len(scan.backlog) >= SMALL_BYTES and file not in self._waiting:
             self._open(scan, now)
@@ -183,11 +184,33 @@ class Scanner:
             self._settle_answered(scan, scan.answer)
         else:
             self._awaited[file] = now
-            if scan.sessions:
+            if scan.is_streamed:
                 self._send(scan, now)
             elif file not in self._waiting:
                 self._open(scan, now)
         self._follow_up(now)
+
+    def glance(self, file: int, now: float) -> None:
+        """Its sender pauses: look at what came. What is found is a verdict as always; if nothing is, `take_glances` says so. Of a
+        file that goes to clamd while it comes, the beginnings are looked at anyway."""
+        scan = self._files.get(file)
+        if scan is None or not scan.goes_to_clamd or scan.is_streamed or not scan.backlog or file in self._waiting:
+            self._glances.append(file)
+            return
+        session = self._clamd.open_session(scan, scan.backlog.end, now)
+        if session is None:
+            self._glances.append(file)
+        else:
+            session.is_glance = True
+            self._sessions[session.fileno()] = session
+            scan.sessions.append(session)
+            self._send(scan, now)
+        self._follow_up(now)
+
+    def take_glances(self) -> list[int]:
+        """The files that were looked at, or could not be, since the last call."""
+        glances, self._glances = self._glances, []
+        return glances
 
     def cancel(self, file: int, now: float) -> None:
         """Nobody wants the verdict any more."""
@@ -243,7 +266,7 @@ class Scanner:
                 self._close(session)
             self._send(scan, now)
         is_full = self._held_bytes > settings.total_backlog_bytes
-        if is_full and not scan.sessions and scan.number not in self._waiting:
+        if is_full and not scan.is_streamed and scan.number not in self._waiting:
             self._open(scan, now)  # of many small files that dawdle, clamd can have this one already
             is_full = self._held_bytes > settings.total_backlog_bytes
         if len(scan.backlog) > settings.file_backlog_bytes or is_full:
@@ -279,20 +302,25 @@ class Scanner:
             if session.is_closed:
                 continue  # by what happened to another one
             was_blocked = session.is_blocked
+            is_last = session.is_glance or scan.is_last(session.end, self._settings.max_scan_bytes)
             try:
-                self._streamed_bytes += session.send(scan.backlog, scan.is_last(session.end, self._settings.max_scan_bytes))
+                self._streamed_bytes += session.send(scan.backlog, is_last)
             except OSError:
                 session.read()  # it says why before it closes
                 self._on_answer(session, now)
                 continue
             if session.is_blocked != was_blocked:
                 self._epoll.modify(session.fileno(), select.EPOLLIN | (select.EPOLLOUT if session.is_blocked else 0))
+        if not scan.is_streamed:
+            return  # looked at only: all of it will be needed again
         self._held_bytes -= scan.backlog.release(min((session.needs for session in scan.sessions), default=scan.backlog.end))
 
     def _close(self, session: StreamSession) -> None:
         self._streamed_bytes -= session.framing.offset
         del self._sessions[session.fileno()]
         session.file.sessions.remove(session)
+        if session.is_glance:
+            self._glances.append(session.file.number)
         session.close()  # epoll forgets it by itself
 
     def _on_answer(self, session: StreamSession, now: float) -> None:

@@ -52,16 +52,17 @@ class Connection:
 
 
 class StreamSession(Connection):
-    """One INSTREAM of a file up to `end`; None: to the file's own end, or as far as files are scanned."""
+    """One INSTREAM of a file up to `end`; None: to the file's own end, or as far as files are scanned. `is_glance`: it ends there
+    whatever comes, and somebody waits for it."""
 
-    __slots__ = ("end", "file", "framing", "is_blocked")
+    __slots__ = ("end", "file", "framing", "is_blocked", "is_glance")
 
     def __init__(self, path: Path, file: FileScan, end: int | None) -> None:
         super().__init__(path)
         self.file = file
         self.end = end
         self.framing = Framing()
-        self.is_blocked = False
+        self.is_blocked = self.is_glance = False
 
     @property
     def needs(self) -> int:
