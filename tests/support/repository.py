@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import http.server
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner, Signer
@@ -17,6 +13,7 @@ from tuf.api.metadata import TargetFile
 from tuf.ngclient import Updater
 
 from firmware.repository.repository import Repository
+from firmware.repository.serve import serving
 from mamori.formats.offer import Channel, target_path
 from signing.tuf import RoleKeys, threshold_of
 from tests.support.update_world import COMPATIBLE
@@ -84,20 +81,8 @@ class Client:
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
     """The folder over HTTP on the loopback interface; the URL."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(folder) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager

@@ -88,6 +88,28 @@ class Device:
         """Where a slot's kernel image is: a FAT that is never mounted here."""
         return self.root / f"dev/disk/by-partlabel/boot-{slot}"
 
+    def root_partition(self, slot: str) -> Path:
+        return self.root / f"dev/disk/by-partlabel/root-{slot}"
+
+    @property
+    def update(self) -> Path:
+        """The updater's folder on the data partition."""
+        return self.root / "data/update"
+
+    @property
+    def update_runtime(self) -> Path:
+        """The updater's folder on /run: its socket, its status, and what it wants of the service manager."""
+        return self.root / "run/mamori/update"
+
+    @property
+    def tuf_anchor(self) -> Path:
+        """The root metadata that the image was made with."""
+        return self.root / "usr/lib/mamori/anchors/tuf-root.json"
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "data/identity/id"
+
     @property
     def journal(self) -> Path:
         """What the updater must not forget."""

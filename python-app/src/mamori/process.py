@@ -16,14 +16,14 @@ _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _SHOWN_LINES = 5
 
 
-def run_tool(argv: Sequence[str], *, input: bytes = b"", explain: str) -> bytes:
+def run_tool(argv: Sequence[str], *, input: bytes = b"", explain: str, timeout_s: float = TOOL_TIMEOUT_S) -> bytes:
     """What a tool prints; MamoriError with its last words if it fails or takes too long."""
     try:
         done = subprocess.run(
             list(argv),
             input=input,
             capture_output=True,
-            timeout=TOOL_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
             env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
         )
@@ -32,7 +32,7 @@ def run_tool(argv: Sequence[str], *, input: bytes = b"", explain: str) -> bytes:
     except OSError as error:  # not to be executed, no memory for another process
         raise MamoriError(f"{explain}: {argv[0]} cannot be started: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise MamoriError(f"{explain}: {argv[0]} did not end within {TOOL_TIMEOUT_S:g} s") from None
+        raise MamoriError(f"{explain}: {argv[0]} did not end within {timeout_s:g} s") from None
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines()[-_SHOWN_LINES:]
         raise MamoriError(f"{explain}: {argv[0]} failed with exit code {done.returncode}: {' / '.join(words)}")

@@ -1,0 +1,138 @@
+"""`mamori update …`: asks the updater over its socket, and shows what it says. `service` is the updater itself."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mamori.formats.problems import MamoriError
+from mamori.paths import Device
+
+ANSWER_WITHIN_S = 10.0
+_MAX_ANSWER_BYTES = 1 << 20
+
+Write = Callable[[str], None]
+Log = Callable[[int, str], None]
+
+_VERBS = {
+    "check": "ask the repository now",
+    "stage": "do not wait for the next attempt to stage",
+    "arm": "open this box's window now: the next power cycle activates",
+    "confirm": "confirm the trial without waiting for the health gate",
+}
+"""What each has done when it comes back; the rest goes on by itself."""
+
+
+class NoUpdaterError(MamoriError):
+    """The updater does not answer."""
+
+
+def add_commands(commands: Any, write: Write, log: Log) -> None:
+    """The verb `update` and those below it. `commands` is what argparse's add_subparsers gives."""
+    update = commands.add_parser("update", help="firmware updates: how far they are, and what to do").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    status = update.add_parser("status", allow_abbrev=False, help="what runs, what comes, and what the owner should do")
+    status.add_argument("--json", action="store_true", help="one JSON object")
+    status.set_defaults(run=lambda options: _status(options, write))
+    history = update.add_parser("history", allow_abbrev=False, help="what became of releases, the newest last")
+    history.add_argument("--json", action="store_true", help="one JSON object a line")
+    history.set_defaults(run=lambda options: _history(options, write))
+    for verb, help_text in _VERBS.items():
+        parser = update.add_parser(verb, allow_abbrev=False, help=help_text)
+        parser.add_argument("--json", action="store_true", help="one JSON object")
+        parser.set_defaults(run=lambda options, verb=verb: _order(options, verb, write))
+    service = update.add_parser("service", allow_abbrev=False)  # the unit starts it; no help, no promise
+    service.set_defaults(run=lambda options: _service(options, log))
+
+
+def ask(path: Path, command: str) -> dict[str, Any]:
+    """The updater's answer. MamoriError with its reason when it says no."""
+    import json
+    import socket
+
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+            connection.settimeout(ANSWER_WITHIN_S)
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"command": command}).encode())
+            data = bytearray()
+            while not data.endswith(b"\n") and len(data) < _MAX_ANSWER_BYTES:
+                more = connection.recv(65536)
+                if not more:
+                    break
+                data += more
+        answer = json.loads(data)
+    except PermissionError:
+        raise NoUpdaterError(f"{path}: only root and the group mamori-update may ask") from None
+    except (OSError, ValueError) as error:
+        raise NoUpdaterError(f"the updater does not answer: {error}", "systemctl status mamori-update") from None
+    if not isinstance(answer, dict) or not answer.get("ok"):
+        problem = answer.get("problem") if isinstance(answer, dict) else answer
+        raise MamoriError(str(problem))
+    return answer
+
+
+def render_status(status: Mapping[str, Any]) -> str:
+    """For people, each line with a newline."""
+    lines = [("version", str(status["version"])), ("state", str(status["phase"]))]
+    if status["offered"]:
+        lines.append(("offered", str(status["offered"])))
+        lines.append(("window", f"{_when(status['activate_after'])} to {_when(status['activate_before'])}"))
+    if status["progress_percent"] is not None:
+        lines.append(("staging", f"{status['progress_percent']} %, {status['fetched_bytes'] / 1e6:.1f} MB fetched"))
+    lines.append(("next", str(status["next_en"]).replace("\n", " ")))
+    lines.append(("", str(status["next_ja"]).replace("\n", " ")))
+    for key, label in (("problem", "last problem"), ("check_problem", "repository"), ("settings_problem", "settings")):
+        if status[key]:
+            lines.append((label, str(status[key]).replace("\n", " ")))
+    asked = _when(status["checked_at"]) if status["checked_at"] else "not yet"
+    lines.append(("asked", f"{asked}, channel {status['channel']}, {status['url'] or 'no repository is set'}"))
+    return "".join(f"{label:<14}{text}\n" for label, text in lines)
+
+
+def _status(options: argparse.Namespace, write: Write) -> None:
+    import json
+
+    status = ask(_socket(options), "status")["status"]
+    write(f"{json.dumps(status, ensure_ascii=False, indent=2)}\n" if options.json else render_status(status))
+
+
+def _history(options: argparse.Namespace, write: Write) -> None:
+    import json
+
+    for outcome in ask(_socket(options), "status")["status"]["history"]:
+        if options.json:
+            write(f"{json.dumps(outcome, ensure_ascii=False)}\n")
+        else:
+            reason = f": {outcome['reason']}" if outcome["reason"] else ""
+            write(f"{_when(outcome['at'])}  {outcome['version']}  {outcome['result']}{reason}\n")
+
+
+def _order(options: argparse.Namespace, verb: str, write: Write) -> None:
+    import json
+
+    answer = ask(_socket(options), verb)
+    write(f"{json.dumps(answer)}\n" if options.json else f"{_VERBS[verb]}: begun\n")
+
+
+def _service(options: argparse.Namespace, log: Log) -> None:
+    from mamori.status import read_release
+    from mamori.update.service import run_service
+
+    device = Device(options.root)
+    run_service(device, read_release(device), log)
+
+
+def _socket(options: argparse.Namespace) -> Path:
+    return Device(options.root).update_runtime / "socket"
+
+
+def _when(time: int) -> str:
+    from datetime import datetime
+
+    from mamori.update.notices import JAPAN
+
+    return f"{datetime.fromtimestamp(time, JAPAN):%Y-%m-%d %H:%M}"
