@@ -11,6 +11,8 @@ import pytest
 
 from firmware.build import Built
 from mamori.inspect.memory import SCANNER_LEAST_MIB
+from mamori.inspect.scan.clamd import DATABASE_PROBE
+from mamori.status_text import FALLBACK_DATABASE
 from tests.support.eicar import EICAR, EICAR_NAME
 from tests.support.machine import Box, start_ready_box
 from tests.support.mail_servers import start_mail_servers
@@ -19,6 +21,8 @@ from tests.support.office import ROUTER, Office, start_office
 from tests.support.wait import check_until
 
 MEMORY_MIB = 2048
+
+pytestmark = pytest.mark.timeout(900)
 
 PAGE = "the page"
 TEST_RULE = "mamori-ips-test-5b1f0c"
@@ -145,6 +149,30 @@ def test_a_rule_of_a_feed_works_is_there_and_is_gone(box: Box, office: Office) -
     assert works(office)
     box.host.check_output(f"rm {feed}")
     check_until("without the rule it works again", lambda: office.fetch("from-a-feed", within_s=5).endswith(PAGE), within_s=120)
+
+
+def test_threat_data_that_clamd_cannot_load_gives_way_to_the_images_own_and_good_data_is_taken(box: Box) -> None:
+    def put(folder: str, signature: str) -> None:
+        box.host.check_output(f"mkdir -p /data/feeds/{folder} && printf '{signature}' > /data/feeds/{folder}/feed.ndb")
+        box.host.check_output(f"ln -sfn {folder} /data/feeds/clamav && systemctl restart mamori-clamd")
+
+    def loaded(folder: str) -> bool:
+        """clamd makes its socket when it has loaded its signatures."""
+        return box.host.run(f"test -S {run}/socket && test $(readlink -f {run}/database) = {folder}").rc == 0
+
+    run, fallback = "/run/mamori/clamd", "/usr/lib/mamori/clamd-fallback"
+    good = f"Mamori.Feed.1:0:0:{DATABASE_PROBE.hex()}\\n"
+    assert loaded(fallback)
+    assert box.status()["inspect"]["packets"]["scanner_database"] == FALLBACK_DATABASE
+    put("clamav-1", good)
+    check_until("clamd has the feed's signatures", lambda: loaded("/data/feeds/clamav-1"), within_s=60)
+    put("clamav-2", "no signature at all\\n")
+    check_until("clamd has its fallback", lambda: loaded(fallback), within_s=60)
+    assert "taking the fallback" in box.host.check_output("journalctl --boot --unit=mamori-clamd --output=cat")
+    put("clamav-3", good)
+    check_until("clamd has the next feed's", lambda: loaded("/data/feeds/clamav-3"), within_s=60)
+    box.host.check_output("rm /data/feeds/clamav && systemctl restart mamori-clamd")
+    check_until("without a feed it has its fallback", lambda: loaded(fallback), within_s=60)
 
 
 @pytest.mark.parametrize("unit", USERS)
