@@ -77,6 +77,10 @@ def works(office: Office, within_s: float = 30) -> bool:
     return office.fetch("page", within_s).endswith(PAGE)
 
 
+def received(box: Box) -> int:
+    return sum(worker["queue"]["received"] for worker in box.packets().get("workers", []))
+
+
 def test_the_ports_stay_down_until_the_inspection_is_ready(box: Box, office: Office) -> None:
     log = box.host.check_output("dmesg")
     assert "mamori: bridge is closed until the inspection opens it" in log
@@ -85,9 +89,7 @@ def test_the_ports_stay_down_until_the_inspection_is_ready(box: Box, office: Off
     started_us = box.host.check_output("systemctl show mamori-inspect --property=ExecMainStartTimestampMonotonic --value")
     assert min(opened.values()) > int(started_us) / 1e6
     check_until("the office is online", lambda: works(office, 5), within_s=60)
-    check_until(
-        "through the queue", lambda: sum(worker["queue"]["received"] for worker in box.packets()["workers"]) > 0, within_s=20
-    )
+    check_until("its packets came through the queue", lambda: received(box) > 0, within_s=20)
 
 
 def test_nothing_passes_while_the_inspection_is_stopped(box: Box, office: Office) -> None:
