@@ -251,9 +251,9 @@ class Connection:
             wait_s = WINDOW_S if whole else TAIL_S
             hold.add(Held(queued, packet, start, end, self._desk.now + wait_s, self._holding and not whole))
             self._desk.hold(queued.data)
+            self._settle()
         else:
             self._let_go(queued, packet, start, end, direction)
-        self._settle()
 
     def _settle(self) -> None:
         """After something was judged, or time has passed: let go of what need not wait any more."""
