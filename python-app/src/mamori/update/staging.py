@@ -140,7 +140,9 @@ def inspect_bundle(url: str) -> BundleInfo:
     try:
         answer = _call("InspectBundle", "sa{sv}", url, "0", explain="have RAUC look at the bundle")
     except MamoriError as error:
-        raise StagingError(str(error), is_final=is_final(str(error))) from None
+        # Only RAUC's own words count: a bus that is not there says nothing of the bundle.
+        _, said, words = str(error).partition("Call failed: ")
+        raise StagingError(str(error), is_final=bool(said) and is_final(words)) from None
     return parse_info(answer)
 
 
