@@ -54,7 +54,8 @@ class Engine:
 
     def test(self, candidate: Path) -> tuple[int, str]:
         """Suricata's own opinion of a file of rules."""
-        argv: list[Argument] = ["sh", "-c", '"$@" 2>&1; echo "exit $?"', "sh", *check_command(self.paths.config, candidate, self.folder)]
+        command = check_command(self.paths.config, candidate, self.folder)
+        argv: list[Argument] = ["sh", "-c", '"$@" 2>&1; echo "exit $?"', "sh", *command]
         said, _, code = self.peers.run(argv, explain="test rules", writes=[self.folder], timeout_s=60).rpartition("exit ")
         return int(code), said
 

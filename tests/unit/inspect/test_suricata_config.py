@@ -75,7 +75,10 @@ def test_suricatas_mark_is_none_of_ours() -> None:
     assert nfq == {"mode": "accept", "bypass-mark": SURICATA_DONE_MARK, "bypass-mask": SURICATA_DONE_MARK, "fail-open": True}
 
 
-@pytest.mark.parametrize("argv", [command(Path("/c.yaml")), check_command(Path("/c.yaml"), Path("/r"), Path("/l"))], ids=["run", "check"])
+CHECK = check_command(Path("/c.yaml"), Path("/r"), Path("/l"))
+
+
+@pytest.mark.parametrize("argv", [command(Path("/c.yaml")), CHECK], ids=["run", "check"])
 def test_a_command_names_its_configuration(argv: list[str]) -> None:
     assert argv[0] == "suricata"
     assert argv[argv.index("-c") + 1] == "/c.yaml"
