@@ -106,7 +106,7 @@ def test_what_is_blocked_stays_so_while_the_inspection_is_killed_and_comes_back(
     killed = box.main_pid("mamori-inspect")
     box.host.check_output(f"kill -9 {killed}")
     deadline = time.monotonic() + patience_s(90)
-    answers = []
+    answers: list[str] = []
     while not (box.main_pid("mamori-inspect") not in (0, killed) and answers and "403 Forbidden" in answers[-1]):
         assert time.monotonic() < deadline
         answers.append(office.fetch("page", within_s=2))
