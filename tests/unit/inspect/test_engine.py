@@ -337,6 +337,24 @@ def test_who_pauses_just_before_the_end_of_an_attachment_does_not_get_it_out() -
     assert [event.action.value for event in network.events] == ["blocked"]
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [[MARKER], [b"%x\r\n" % len(MARKER), MARKER, b"\r\n"]],
+    ids=["until close", "in chunks"],
+)
+def test_who_pauses_just_before_the_end_of_a_download_does_not_get_it_out(pieces: list[bytes]) -> None:
+    network = Network()
+    connection = network.connect()
+    connection.client(GET)
+    chunked = b"Transfer-Encoding: chunked\r\n" if len(pieces) > 1 else b""
+    connection.server(b"HTTP/1.1 200 OK\r\n" + chunked + b"\r\n")
+    connection.server(b"".join(pieces))
+    network.wait(1)
+    assert MARKER not in connection.to_client
+    assert connection.is_reset[CLIENT]
+    assert network.told == [("virus", "blocked", "www.example.com/file")]
+
+
 def test_who_pauses_in_a_clean_attachment_is_looked_at_a_bounded_number_of_times() -> None:
     network = Network()
     connection = smtp_up_to_data(network)

@@ -134,13 +134,16 @@ class Files:
             if (carried.is_waiting or carried.is_behind) and carried.direction == direction
         ]
 
-    def glance(self, direction: int) -> bool:
-        """Have the scanner look at what came of the small files that are open, if it did not see that yet; whether it does."""
+    def glance(self, direction: int, *, all_open: bool) -> bool:
+        """Have the scanner look at what came of the small files that are open, if it did not see that yet; whether it does. If not
+        `all_open`, then only of those whose end shows late."""
         paused = [
             carried
             for carried in self._files.values()
             if carried.direction == direction and carried.is_open and carried.signature is None and carried.unseen is None
-            if carried.glanced_bytes < carried.fed_bytes < GLANCE_BYTES and carried.glances < MAX_GLANCES
+            if (all_open or carried.is_open_ended)
+            and carried.glanced_bytes < carried.fed_bytes < GLANCE_BYTES
+            and carried.glances < MAX_GLANCES
         ]
         for carried in paused:
             carried.glanced_bytes, carried.is_behind = carried.fed_bytes, True

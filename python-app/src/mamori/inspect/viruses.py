@@ -113,7 +113,7 @@ class Viruses:
     def glance(self, direction: int) -> None:
         """A sender pauses, and its packets would go for that. What came of small files is looked at first: else whoever pauses just
         before the end of an attachment would have it out before its verdict."""
-        if self._blocks and self.delivers_whole and self._files.glance(direction):
+        if self._blocks and self._files.glance(direction, all_open=self.delivers_whole):
             self._wait(direction)
 
     def lag(self, file: int, is_behind: bool) -> None:
