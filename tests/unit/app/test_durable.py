@@ -14,11 +14,12 @@ from firmware.recipe import ROOT
 from mamori.durable import put_in_place, replacing, write_durably
 from tests.support.need import need
 
-OLD, NEW = b"old", b"new" * 10_000
+OLD, NEW = b"old", b"new" * 10
+"""Less than a buffer, which must be flushed before anything is synced."""
 CALLS = ("flock", "openat", "fchmod", "write", "fsync", "rename", "unlink")
 
 PROGRAMS = {
-    "written": ("write_durably(path, b'new' * 10_000)", ".file.new"),
+    "written": ("write_durably(path, b'new' * 10)", ".file.new"),
     "put in place": ("put_in_place(path.with_name('fresh'), path)", "fresh"),
 }
 

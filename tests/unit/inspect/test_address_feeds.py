@@ -25,7 +25,7 @@ OUTAGES = {
     "half of everything": ("128.0.0.0/1",),
     "more than anybody has": ("8.0.0.0/7", "2400::/12"),
     "the office": ("192.168.1.0/24", "10.1.2.3", "172.16.0.0/12", "fd00:1::/32", "fe80::1"),
-    "a network around the office's": ("172.0.0.0/8", "192.0.0.0/8"),
+    "a network around the office's": ("172.0.0.0/8", "192.0.0.0/8", "192.128.0.0/9"),
     "the provider's side of the router": ("100.64.0.1",),
     "who has no address yet": ("0.0.0.0/32", "::"),
     "broadcast and groups": ("255.255.255.255", "224.0.0.251", "ff02::fb"),

@@ -131,3 +131,53 @@ def test_what_is_compressed_as_a_stream_cannot_be_made_harmless_in_place(files: 
     assert can_overwrite(carried)
     feed(files, 10, 20, Coding.COMPRESSED)
     assert not can_overwrite(carried)
+
+
+def test_a_file_that_cannot_be_read_further_is_cancelled_once(desk: Desk, files: Files) -> None:
+    carried = begin(files)
+    assert files.lose(1, "too deep") is carried
+    assert files.lose(1, "again") is None
+    assert carried.unseen == "too deep"
+    assert desk.out[1:] == [CancelScan(carried.scan)]
+    infected = begin(files, 2)
+    files.judge(2, "Virus", None)
+    assert files.lose(2, "too late") is None
+    assert (infected.signature, infected.unseen) == ("Virus", None)
+
+
+def test_a_direction_waits_for_what_is_finished_and_for_a_scanner_that_is_behind(files: Files) -> None:
+    begin(files)
+    assert files.open_in(RESPONDER)
+    assert not files.open_in(ORIGINATOR)
+    assert not files.waiting(RESPONDER)
+    files.lag(1, is_behind=True)
+    assert files.overdue(RESPONDER) == [1]
+    assert files.overdue(ORIGINATOR) == []
+    files.lag(1, is_behind=False)
+    assert not files.waiting(RESPONDER)
+    files.end(1)
+    assert not files.open_in(RESPONDER)
+    assert files.waiting(RESPONDER)
+    assert files.lag(1, is_behind=True) is None, "what is finished only waits for its verdict"
+
+
+@pytest.mark.parametrize(("signature", "unseen"), [("Virus", None), (None, "encrypted")], ids=["infected", "unseen"])
+def test_a_file_with_a_verdict_is_not_fed_and_does_not_lag(
+    desk: Desk, files: Files, signature: str | None, unseen: str | None
+) -> None:
+    begin(files)
+    files.judge(1, signature, unseen)
+    desk.out.clear()
+    feed(files, 0, 10)
+    assert files.lag(1, is_behind=True) is None
+    assert desk.out == []
+
+
+def test_only_what_is_open_is_cancelled_by_name(desk: Desk, files: Files) -> None:
+    first = begin(files, 1)
+    begin(files, 2)
+    files.end(2)
+    desk.out.clear()
+    for number in (1, 2, 3):
+        files.cancel(number)
+    assert desk.out == [CancelScan(first.scan)]

@@ -106,6 +106,8 @@ def test_one_allowed_host_exempts_a_conversation_and_none_does_not(lists: ListFi
     assert one.exempts(ipv6, outside)
     assert not one.exempts(outside, outside)
     assert one.has_exemptions
+    assert one.allows_address(inside)
+    assert not one.allows_address(outside)
     assert not judge(lists, "").has_exemptions
     assert one.blocks_address(bytes((198, 51, 100, 1)))
     assert not one.blocks_address(inside)
