@@ -17,6 +17,7 @@ from firmware.inspect_lab import Lab, wait_until, write_sysctls
 from firmware.netns import call_in_namespace
 from firmware.process import Argument, Running, start
 from firmware.recipe import ROOT
+from mamori.formats.problems import MamoriError
 from mamori.formats.release import Anchor, Base, Bridge, EarlyBridge, Release, Update, Variant, encode
 from mamori.inspect.nfqueue.rules import SYSCTLS
 from mamori.paths import Device
@@ -120,11 +121,13 @@ def start_clamd(folder: Path, signatures: str) -> Iterator[Running]:
         yield running
 
 
-def render_clamd_config(folder: Path) -> str:
-    """The image's configuration, its three places moved into the folder."""
+def render_clamd_config(folder: Path, **changes: str) -> str:
+    """The image's configuration, its three places moved into the folder; `changes` replace other lines."""
     text = CLAMD_CONFIG.read_text()
-    for key, name in _MOVED.items():
-        text = re.sub(rf"^{key} .*$", f"{key} {folder / name}", text, flags=re.MULTILINE)
+    for key, value in {**{key: str(folder / name) for key, name in _MOVED.items()}, **changes}.items():
+        text, count = re.subn(rf"^{key} .*$", f"{key} {value}", text, flags=re.MULTILINE)
+        if count != 1:
+            raise MamoriError(f"{CLAMD_CONFIG}: expected {key} once, found it {count} times")
     return text
 
 

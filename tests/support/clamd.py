@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import signal
 import socket
@@ -13,17 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from firmware.inspect_box import CLAMD_CONFIG, render_clamd_config
 from firmware.process import Running, start
 from mamori.inspect.scan.health import Condition
 from mamori.inspect.scan.scanner import FILE_BACKLOG_BYTES, Scanner, ScanSettings
 from mamori.inspect.scan.verdicts import Verdict
-from tests.support.checkout import ROOT
 from tests.support.eicar import signatures
 from tests.support.need import need
 from tests.support.wait import check_until, patience_s
 
-SHIPPED = ROOT / "overlay/common/usr/lib/mamori/clamd.conf"
-_MOVED = {"LocalSocket": "socket", "DatabaseDirectory": "database", "TemporaryDirectory": "tmp"}
+SHIPPED = CLAMD_CONFIG
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,9 @@ class Clamd:
 def prepare_clamd(folder: Path, **changes: str) -> Clamd:
     """The shipped configuration with its three paths here; `changes` replace other lines."""
     need("/usr/sbin/clamd", "the virus scanner itself")
-    text = SHIPPED.read_text()
-    for key, value in {**{key: str(folder / name) for key, name in _MOVED.items()}, **changes}.items():
-        text, count = re.subn(rf"^{key} .*$", f"{key} {value}", text, flags=re.MULTILINE)
-        assert count == 1, key
     for name in ("database", "tmp"):
         (folder / name).mkdir()
-    (folder / "clamd.conf").write_text(text)
+    (folder / "clamd.conf").write_text(render_clamd_config(folder, **changes))
     clamd = Clamd(folder)
     clamd.write_database("Mamori.Database.1")
     return clamd
