@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     backend.add_argument("words", nargs="+")
     backend.set_defaults(run=_boot_backend)
 
+    clock = commands.add_parser("clock-floor", allow_abbrev=False)  # a unit runs it early; no help, no promise
+    clock.set_defaults(run=_clock_floor)
+
     keeper = commands.add_parser("signatures-keeper", allow_abbrev=False, help="run the keeper of the signature engine")
     keeper.add_argument("--program", default="suricata", metavar="FILE", help="Suricata (default: suricata, as it is installed)")
     keeper.set_defaults(run=_signatures_keeper)
@@ -136,6 +139,16 @@ def _inspect_worker(options: argparse.Namespace) -> None:
 
     device = Device(options.root)
     run_device_worker(device, read_release(device), options.number, _log)
+
+
+def _clock_floor(options: argparse.Namespace) -> None:
+    from mamori.paths import Device
+    from mamori.status import read_release
+    from mamori.update.clockfloor import raise_clock, read_floor
+
+    device = Device(options.root)
+    if raise_clock(read_floor(read_release(device).build_time, device.update / "clock")):
+        _log(4, "the clock had forgotten the time: it is set to the latest that is known")
 
 
 def _boot_backend(options: argparse.Namespace) -> None:

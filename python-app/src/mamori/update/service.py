@@ -36,6 +36,8 @@ from mamori.status import read_status
 from mamori.sysfs import read_line
 from mamori.update.bootdisk import BootDisk, Change
 from mamori.update.client import CheckError, Found, Source, Trouble, find_offer
+from mamori.update.clockfloor import is_save_due, save_time
+from mamori.update.dataformat import forget_kept, migrate
 from mamori.update.fetcher import Fetcher
 from mamori.update.gate import LOOK_EVERY_S, STEADY_LOOKS, find_faults, find_write_fault, gate_within_s
 from mamori.update.notices import notice_text, phase_text, queue_notice
@@ -43,7 +45,7 @@ from mamori.update.runner import Runner
 from mamori.update.settings import Settings, load_identity, read_settings, seconds_of_day, share_of
 from mamori.update.staging import Staging
 from mamori.update.upstream import Limiter
-from mamori.update.words import Facts, GateFailed, GatePassed, NothingOffered, Offered, Phase, Stage, StagingFailed, Tell
+from mamori.update.words import Facts, GateFailed, GatePassed, NothingOffered, Offered, Outcome, Phase, Stage, StagingFailed, Tell
 
 FIRST_CHECK_S = 120.0
 """After the start: the office comes first, and the clock has been set by then."""
@@ -80,6 +82,7 @@ class Service:
         self._check_at = time.monotonic() + FIRST_CHECK_S
         self._status_at = 0.0
         self._stop = threading.Event()
+        self._history: tuple[Outcome, ...] | None = None
         device.update.mkdir(parents=True, exist_ok=True)
         self._read_settings()
         self._runner = Runner(device.journal, self, log)
@@ -200,6 +203,7 @@ class Service:
         poll.register(stop, select.POLLIN)
         poll.register(listener, select.POLLIN)
         self._runner.start()
+        self._migrate()
         if self._runner.journal.phase is Phase.AVAILABLE:
             self._check_at = time.monotonic()
         watchdog_s = parse_watchdog(os.environ, os.getpid())
@@ -239,9 +243,12 @@ class Service:
         if deadline is not None and time.time() >= deadline and is_known:
             self._runner.tick()
         self._events.flush(now)
+        if self._runner.journal.history != self._history:
+            self._migrate()
         if now >= self._status_at:
             self._status_at = now + STATUS_EVERY_S
             self._publish()
+            self._save_time()
 
     # --- commands ----------------------------------------------------------------------------------------------------------
 
@@ -310,6 +317,28 @@ class Service:
             "asks_at_second_of_day": seconds_of_day(self._identity),
             "history": [{**asdict(outcome), "result": outcome.result.value} for outcome in journal.history],
         }
+
+    # --- data --------------------------------------------------------------------------------------------------------------
+
+    def _migrate(self) -> None:
+        """Bring the data forward, now that this slot is confirmed; what the release before this one needs is kept."""
+        before, self._history = self._history, self._runner.journal.history
+        facts = self.facts()
+        if self._runner.journal.phase is Phase.TRIAL or facts.boot is None or facts.boot.confirmed is not facts.running:
+            return
+        try:
+            if before != self._history and before is not None:
+                forget_kept(self._device.data)
+            for number in migrate(self._device.data):
+                self._log(5, f"the data is in format {number} now")
+        except (MamoriError, OSError) as error:
+            self._log(3, f"the data stays in its format: {error}")
+
+    def _save_time(self) -> None:
+        path, now = self._device.update / "clock", int(time.time())
+        if is_save_due(path, now):
+            with contextlib.suppress(OSError):
+                save_time(path, now)
 
     # --- small things ------------------------------------------------------------------------------------------------------
 
