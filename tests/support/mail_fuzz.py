@@ -66,7 +66,7 @@ class Dialect:
                 assert reader.held_bytes <= self.max_held_bytes
 
     def check_held_by_each(self) -> None:
-        """The same for every filler after every start, in the segments that every host must take (RFC 9293, section 3.7.1): 536 bytes."""
+        """The same for every filler after every start, in segments of 536 bytes (RFC 9293, 3.7.1: every host takes those)."""
         for filler in self.fillers:
             for before in self.starts:
                 for direction in (ORIGINATOR, RESPONDER):
