@@ -162,19 +162,26 @@ def download_tls(office: Office, seconds: float) -> Figures:
 
 def fetch_mix(office: Office, seconds: float) -> Figures:
     """Objects of 1 to 16 KiB on connections that stay, as fast as they come; each comes many times, as logos and scripts do."""
-    argv: list[Argument] = ["wrk", f"-t{len(SERVERS)}", f"-c{MIX_CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
-    argv += ["-s", office.folder / "mix.lua", f"http://{SERVERS[0]}/"]
-    said = _at_client(office.lab, argv, "fetch small objects", seconds)
-    found = json.loads(said.rstrip().rpartition("\n")[2])
-    if found["errors"]:
-        raise MamoriError(f"bench: {found['errors']} of {found['requests']} requests failed")
+    warm = _fetch_mix(office, 1)  # the scanner sees each object for the first time once
+    found = _fetch_mix(office, max(1, round(seconds)))
     return {
         "requests_per_s": found["requests"] / (found["duration_us"] / 1e6),
         "p50_ms": found["p50_us"] / 1e3,
         "p99_ms": found["p99_us"] / 1e3,
         "requests": found["requests"],
-        "bytes": found["bytes"],
+        "bytes": warm["bytes"] + found["bytes"],
     }
+
+
+def _fetch_mix(office: Office, seconds: int) -> dict[str, int]:
+    """What the script's last line says of so many seconds."""
+    argv: list[Argument] = ["wrk", f"-t{len(SERVERS)}", f"-c{MIX_CONNECTIONS}", f"-d{seconds}s"]
+    argv += ["-s", office.folder / "mix.lua", f"http://{SERVERS[0]}/"]
+    said = _at_client(office.lab, argv, "fetch small objects", seconds)
+    found: dict[str, int] = json.loads(said.rstrip().rpartition("\n")[2])
+    if found["errors"]:
+        raise MamoriError(f"bench: {found['errors']} of {found['requests']} requests failed")
+    return found
 
 
 def send_mails(office: Office, seconds: float) -> Figures:
