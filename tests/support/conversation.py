@@ -237,7 +237,7 @@ class Connection:
         self._numbers = numbers
         self._carrier = carrier
         self._parts: dict[tuple[int, int], dict[int, Packet]] = {}
-        self.hosts = (Host(numbers[0], numbers[1]), Host(numbers[1], numbers[0]))
+        self.hosts = (Host(*numbers, acknowledged=numbers[0]), Host(*numbers[::-1], acknowledged=numbers[1]))
 
     def establish(self, options: bytes = b"") -> None:
         """The SYN passes beside the queue; what answers it, and what confirms that, do not."""
