@@ -6,46 +6,41 @@ Times are Unix seconds; `now` is always given, so a test can live in any year.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 from securesystemslib.signer import Signer
-from tuf.api.metadata import DelegatedRole, Delegations, Key, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
-from tuf.api.metadata import Role as TufRole
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
+from firmware.repository.approval import Approval, Pending, incomplete, refused
+from firmware.repository.roles import (
+    ALL,
+    BY_PEOPLE,
+    LIFE_DAYS,
+    delegate,
+    due,
+    expiry,
+    give_keys,
+    make_delegations,
+    make_next,
+    make_root,
+    signed_by,
+)
 from firmware.repository.store import Store
 from mamori.formats.offer import Channel, Offer, decode_offer, encode_offer, target_path
 from mamori.formats.problems import MamoriError
 from mamori.formats.version import VersionOrder
 from signing.tuf import RoleKeys
 
-LIFE_DAYS: Mapping[str, int] = {"root": 365, "targets": 365, "firmware": 365, "feeds": 30, "snapshot": 14, "timestamp": 7}
-"""How long metadata may be believed. Short for those that a machine signs each day: that is how long an attacker who can only hold
-back news may hold it back. Long for those that people sign: a holiday must not stop every appliance."""
+__all__ = ["LIFE_DAYS", "Done", "Pending", "Present", "PublishError", "Repository"]
 
-FIRMWARE_PATHS = ["firmware/*/*"]
-FEEDS_PATHS = ["feeds/*", "feeds/*/*"]
-
-_SIGNED_BY = {"targets": "root"}
-"""Roles without keys of their own: the top-level targets only delegate, and whoever may change the root may change that."""
+_DROP_HINT = "`./inv repo sign` adds a signature, `./inv repo drop` gives up what waits"
 
 
 class PublishError(MamoriError):
     """The operation makes no sense, or may not be."""
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A role that waits: how many signatures it has, and needs."""
-
-    role: str
-    has: int
-    needs: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Present:
 
 
 class Repository:
-    """A repository in a folder. `signers` gives the signers that are at hand for a role; `keys` who may sign it."""
+    """A repository in a folder. `signers` gives the signers that are at hand for a role; `keys` who may sign it in a new one."""
 
     def __init__(self, folder: Path, keys: Mapping[str, RoleKeys], signers: Mapping[str, Sequence[Signer]]) -> None:
         self.store = Store(folder)
@@ -74,181 +69,213 @@ class Repository:
 
     # --- operations --------------------------------------------------------------------------------------------------------
 
-    def init(self, now: int) -> Done:
-        """A new repository without releases."""
-        if self.store.exists():
-            raise PublishError(f"{self.store.folder}: there is a repository already")
-        root = Root(expires=_expiry("root", now), consistent_snapshot=True)
-        for role in ("root", "targets", "snapshot", "timestamp"):
-            self._give_keys(root, role)
-        firmware, feeds = Targets(expires=_expiry("firmware", now)), Targets(expires=_expiry("feeds", now))
-        targets = Targets(expires=_expiry("targets", now), delegations=self._delegations())
-        signed = {"root": root, "targets": targets, "firmware": firmware, "feeds": feeds}
-        return self._finish({role: Metadata(one) for role, one in signed.items()}, now)
+    def init(self, now: int, root: Metadata[Root] | None = None) -> Done:
+        """A new repository without releases; `root` is what images of these keys already start from."""
+        with self.store.locked():
+            if self.store.exists():
+                raise PublishError(f"{self.store.folder}: there is a repository already")
+            self._refuse_if_waiting(*BY_PEOPLE)
+            made: dict[str, Metadata[Any]] = {
+                "root": root or Metadata(make_root(self._keys, now)),
+                "targets": Metadata(Targets(expires=expiry("targets", now), delegations=make_delegations(self._keys))),
+                "firmware": Metadata(Targets(expires=expiry("firmware", now))),
+                "feeds": Metadata(Targets(expires=expiry("feeds", now))),
+            }
+            return self._finish(made, now)
+
+    def add_release(self, bundle: Path, offer: Offer, now: int) -> Done:
+        """Put the bundle into its channel. PublishError for a version that is not above what the channel has, or had."""
+        with self.store.locked():
+            self.check_release(offer)
+            custom, path = encode_offer(offer), target_path(offer.compatible, offer.channel)
+            digest, length = self.store.add_target(path, bundle)
+            firmware = self.store.read("firmware")
+            firmware.signed.targets[path] = TargetFile(length, {"sha256": digest}, path, {"custom": custom})
+            return self._finish({"firmware": make_next(firmware, "firmware", now)}, now)
+
+    def check_release(self, offer: Offer) -> None:
+        """PublishError if the release could not be added."""
+        self._refuse_if_waiting("firmware")
+        path = target_path(offer.compatible, offer.channel)
+        versions = [_present(target).offer.version for target in self._past(path)]
+        newest = max(versions, key=VersionOrder, default=None)
+        if newest is not None and VersionOrder(offer.version) <= VersionOrder(newest):
+            raise PublishError(f"{offer.version} is not above {newest}, which {path} has had")
+
+    def withdraw(self, compatible: str, channel: Channel, version: str, now: int) -> Done:
+        """The release before it takes its place, or none."""
+        return self.withdraw_from([target_path(compatible, channel)], version, now)
+
+    def withdraw_from(self, paths: Sequence[str], version: str, now: int) -> Done:
+        """The same for several targets at once."""
+        with self.store.locked():
+            self._refuse_if_waiting("firmware")
+            firmware = self.store.read("firmware")
+            for path in paths:
+                target = firmware.signed.targets.get(path)
+                if target is None or _present(target).offer.version != version:
+                    raise PublishError(f"{version} is not the present release of {path}")
+                before = self._release_before(path)
+                if before is None:
+                    del firmware.signed.targets[path]
+                else:
+                    firmware.signed.targets[path] = before
+            return self._finish({"firmware": make_next(firmware, "firmware", now)}, now)
+
+    def refresh(self, now: int) -> Done:
+        """New snapshot and timestamp, and anew whatever expires soon. What people must sign waits for them and holds up nothing."""
+        with self.store.locked():
+            fresh = [role for role in BY_PEOPLE if self.store.read_staged(role) is None]
+            renewed = due([(role, self.store.read(role)) for role in fresh], now)
+            changed = {role: make_next(self.store.read(role), role, now) for role in renewed}
+            approval = self._approval(changed)
+            self._sign(changed, approval)
+            waiting = {role for role, metadata in changed.items() if not approval.of(role, metadata).is_complete}
+            ready = {role: metadata for role, metadata in changed.items() if role not in waiting}
+            # What waits counts for nothing yet; each of these roles has the keys that it had, so they need not go together.
+            done = self._finish(ready, now)
+            for role in waiting:
+                self.store.stage(role, changed[role])
+            return Done(done.published, (*done.pending, *(approval.of(role, changed[role]) for role in sorted(waiting))))
+
+    def rotate(self, role: str, keys: Mapping[str, RoleKeys], now: int) -> Done:
+        """Let other keys sign the role from now on. For `root` both the old and the new keys must sign (TUF, 5.3.4)."""
+        with self.store.locked():
+            self._refuse_if_waiting(*BY_PEOPLE)
+            changed: dict[str, Metadata[Any]] = {}
+            if role in ("firmware", "feeds"):
+                targets = self.store.read("targets")
+                delegate(targets.signed.delegations, role, keys[role])
+                changed["targets"] = make_next(targets, "targets", now)
+                changed[role] = make_next(self.store.read(role), role, now)
+            else:
+                root = self.store.read("root")
+                give_keys(root.signed, role, keys[role])
+                if role == "root":
+                    give_keys(root.signed, "targets", keys[role])
+                    changed["targets"] = make_next(self.store.read("targets"), "targets", now)
+                changed["root"] = make_next(root, "root", now)
+            return self._finish(changed, now)
+
+    def sign(self, now: int) -> Done:
+        """Add the signatures of the keys that are at hand to what waits, and publish what is complete."""
+        with self.store.locked():
+            waiting = self.staged()
+            if not waiting:
+                raise PublishError(f"{self.store.folder}: nothing waits for signatures")
+            return self._finish(waiting, now)
+
+    def drop(self) -> tuple[str, ...]:
+        """Give up what waits for signatures: the names of its roles."""
+        with self.store.locked():
+            waiting = tuple(self.staged())
+            for role in BY_PEOPLE:
+                self.store.unstage(role)
+            return waiting
+
+    # --- questions ---------------------------------------------------------------------------------------------------------
 
     def present(self, compatible: str, channel: Channel) -> Present | None:
         """The present release of a channel; None without one."""
-        target = self._firmware().signed.targets.get(target_path(compatible, channel))
+        target = self.store.read("firmware").signed.targets.get(target_path(compatible, channel))
         return _present(target) if target is not None else None
 
     def releases(self) -> dict[str, Present]:
         """All present releases by target path."""
-        return {path: _present(target) for path, target in sorted(self._firmware().signed.targets.items())}
+        return _releases(self.store.read("firmware"))
 
-    def add_release(self, bundle: Path, offer: Offer, now: int) -> Done:
-        """Put the bundle into its channel. PublishError for a version that is not above what the channel has, or had."""
-        path = target_path(offer.compatible, offer.channel)
-        newest = self._newest_ever(path)
-        if newest is not None and VersionOrder(offer.version) <= VersionOrder(newest):
-            raise PublishError(f"{offer.version} is not above {newest}, which {path} has had")
-        digest, length = _digest(bundle)
-        target = TargetFile(length, {"sha256": digest}, path, {"custom": encode_offer(offer)})
-        firmware = self._firmware()
-        self.store.add_target(path, digest, bundle)
-        firmware.signed.targets[path] = target
-        return self._finish({"firmware": _next(firmware, "firmware", now)}, now)
+    def waiting_releases(self) -> dict[str, Present]:
+        """The releases that there will be once what waits is signed; none if no release waits."""
+        staged = self.store.read_staged("firmware")
+        return _releases(staged) if staged is not None else {}
 
-    def withdraw(self, compatible: str, channel: Channel, version: str, now: int) -> Done:
-        """The release before it takes its place, or none."""
-        path = target_path(compatible, channel)
-        firmware = self._firmware()
-        target = firmware.signed.targets.get(path)
-        if target is None or _present(target).offer.version != version:
-            raise PublishError(f"{version} is not the present release of {path}")
-        before = self._release_before(path, version)
-        if before is None:
-            del firmware.signed.targets[path]
-        else:
-            firmware.signed.targets[path] = before
-        return self._finish({"firmware": _next(firmware, "firmware", now)}, now)
-
-    def refresh(self, now: int, within_days: float = 3) -> Done:
-        """New snapshot and timestamp, and anew whatever expires within so many days and can be signed."""
-        changed = {}
-        for role in ("root", "targets", "firmware", "feeds"):
-            metadata = self.store.read(role)
-            if metadata.signed.expires <= _time(now) + timedelta(days=within_days):
-                changed[role] = _next(metadata, role, now)
-        return self._finish(changed, now)
-
-    def rotate(self, role: str, keys: Mapping[str, RoleKeys], now: int) -> Done:
-        """Let other keys sign the role from now on. For `root` both the old and the new keys must sign (TUF, 5.3.4)."""
-        old = self._keys
-        self._keys = {**old, role: keys[role]}
-        changed: dict[str, Metadata[Any]] = {}
-        if role in ("firmware", "feeds"):
-            targets = self.store.read("targets")
-            targets.signed.delegations = self._delegations()
-            changed["targets"] = _next(targets, "targets", now)
-        else:
-            root = self.store.read("root")
-            self._give_keys(root.signed, role)
-            if role == "root":
-                self._give_keys(root.signed, "targets")
-            changed["root"] = _next(root, "root", now)
-        for signed in [role] if role != "root" else ["targets"]:
-            if signed in ("targets", "firmware", "feeds"):
-                changed[signed] = _next(self.store.read(signed), signed, now)
-        return self._finish(changed, now, old_root=old["root"])
-
-    def sign(self, now: int) -> Done:
-        """Add the signatures of the keys that are at hand to what waits, and publish what is complete."""
-        waiting = {role: staged for role in ("root", "targets", "firmware", "feeds") if (staged := self.store.read_staged(role))}
-        if not waiting:
-            raise PublishError(f"{self.store.folder}: nothing waits for signatures")
-        return self._finish(waiting, now)
+    def staged(self) -> dict[str, Metadata[Any]]:
+        """What waits for signatures."""
+        found = {role: self.store.read_staged(role) for role in BY_PEOPLE}
+        return {role: metadata for role, metadata in found.items() if metadata is not None}
 
     def pending(self) -> tuple[Pending, ...]:
-        """What waits for signatures."""
-        return tuple(
-            self._state_of(role, staged)
-            for role in ("root", "targets", "firmware", "feeds")
-            if (staged := self.store.read_staged(role)) is not None
-        )
+        """What waits, with its signatures. A role that is complete waits for the keys of snapshot and timestamp."""
+        waiting = self.staged()
+        if not waiting:
+            return ()
+        approval = self._approval(waiting)
+        return tuple(approval.of(role, metadata) for role, metadata in waiting.items())
 
     # --- signing and publishing --------------------------------------------------------------------------------------------
 
-    def _finish(self, changed: Mapping[str, Metadata[Any]], now: int, old_root: RoleKeys | None = None) -> Done:
+    def _finish(self, changed: Mapping[str, Metadata[Any]], now: int) -> Done:
         """Sign; publish everything with a new snapshot and timestamp if it is complete, else let it wait."""
-        for role, metadata in changed.items():
-            signers = list(self._signers.get(_SIGNED_BY.get(role, role), ()))
-            for signer in signers:
-                metadata.sign(signer, append=True)
-        states = {role: self._state_of(role, metadata, old_root) for role, metadata in changed.items()}
-        waiting = tuple(state for state in states.values() if state.has < state.needs)
+        approval = self._approval(changed)
+        self._sign(changed, approval)
+        waiting = incomplete(approval.of(role, metadata) for role, metadata in changed.items())
+        online = self._online(changed, now) if not waiting else {}
+        self._sign(online, approval)
+        waiting = waiting or incomplete(approval.of(role, metadata) for role, metadata in online.items())
+        if waiting and not changed:
+            words = ", ".join(f"{one.role} ({one.has} of {one.needs})" for one in waiting)
+            raise PublishError(f"signatures are missing: {words}", "its keys are needed to publish anything")
         if waiting:
             for role, metadata in changed.items():
                 self.store.stage(role, metadata)
             return Done({}, waiting)
-        online = self._online(changed, now)
-        self.store.publish({**changed, **online})
+        published = {**changed, **online}
+        self._check_whole(published, approval)
+        self.store.publish((role, published[role]) for role in _order(published, approval))
         for role in changed:
             self.store.unstage(role)
-        return Done({role: metadata.signed.version for role, metadata in {**changed, **online}.items()})
+        return Done({role: metadata.signed.version for role, metadata in published.items()})
+
+    def _approval(self, changed: Mapping[str, Metadata[Any]]) -> Approval:
+        before = self.store.read("root").signed if self.store.exists() else None
+        root = changed["root"].signed if "root" in changed else before
+        targets = changed["targets"] if "targets" in changed or before is None else self.store.read("targets")
+        if root is None:
+            raise PublishError(f"{self.store.folder}: what waits is not whole", _DROP_HINT)
+        return Approval(before, root, targets.signed)
+
+    def _sign(self, changed: Mapping[str, Metadata[Any]], approval: Approval) -> None:
+        """PublishError if keys are at hand, and all of them are others than those that count."""
+        for role, metadata in changed.items():
+            at_hand = self._signers.get(signed_by(role), ())
+            wanted = approval.key_ids(role)
+            fitting = [signer for signer in at_hand if signer.public_key.keyid in wanted]
+            if at_hand and not fitting:
+                keys = signed_by(role)
+                hint = f"use the keyset that the repository has; `./inv repo rotate {keys}` makes others count"
+                raise PublishError(f"the keyset has other keys for {keys} than the repository", hint)
+            for signer in fitting:
+                metadata.sign(signer, append=True)
 
     def _online(self, changed: Mapping[str, Metadata[Any]], now: int) -> dict[str, Metadata[Any]]:
-        """The next snapshot and timestamp; PublishError if they cannot be signed here."""
-        is_new = not self.store.exists()
-        snapshot: Metadata[Any] = Metadata(Snapshot(expires=_expiry("snapshot", now))) if is_new else self.store.read("snapshot")
-        if not is_new:
-            snapshot = _next(snapshot, "snapshot", now)
+        """The next snapshot and timestamp, unsigned."""
+        if self.store.exists():
+            snapshot = make_next(self.store.read("snapshot"), "snapshot", now)
+            timestamp = make_next(self.store.read("timestamp"), "timestamp", now)
+        else:
+            snapshot = Metadata(Snapshot(expires=expiry("snapshot", now)))
+            timestamp = Metadata(Timestamp(expires=expiry("timestamp", now)))
         for role in ("targets", "firmware", "feeds"):
             if role in changed:
                 snapshot.signed.meta[f"{role}.json"] = MetaFile(version=changed[role].signed.version)
-        timestamp: Metadata[Any] = (
-            Metadata(Timestamp(expires=_expiry("timestamp", now))) if is_new else self.store.read("timestamp")
-        )
-        if not is_new:
-            timestamp = _next(timestamp, "timestamp", now)
         timestamp.signed.snapshot_meta = MetaFile(version=snapshot.signed.version)
-        found = {"snapshot": snapshot, "timestamp": timestamp}
-        for role, metadata in found.items():
-            for signer in self._signers.get(role, ()):
-                metadata.sign(signer, append=True)
-            state = self._state_of(role, metadata)
-            if state.has < state.needs:
-                raise PublishError(f"{role}: {state.has} of {state.needs} signatures: its keys are needed to publish")
-        return found
+        return {"snapshot": snapshot, "timestamp": timestamp}
 
-    def _state_of(self, role: str, metadata: Metadata[Any], old_root: RoleKeys | None = None) -> Pending:
-        keys = self._keys[_SIGNED_BY.get(role, role)]
-        has = _count(metadata, keys.keys)
-        if role == "root":
-            old = old_root or self._published_root_keys()
-            if old is not None and _count(metadata, old.keys) < old.threshold:
-                return Pending(role, min(has, keys.threshold - 1), keys.threshold)
-        return Pending(role, has, keys.threshold)
+    def _check_whole(self, published: Mapping[str, Metadata[Any]], approval: Approval) -> None:
+        """PublishError unless clients will accept all of it, with what stays as it is."""
+        whole = {role: published[role] if role in published else self.store.read(role) for role in ALL}
+        wrong = refused(approval, whole)
+        if wrong:
+            words = ", ".join(f"{one.role} ({one.has} of {one.needs} signatures)" for one in wrong)
+            raise PublishError(f"appliances would refuse this: {words}; nothing is published", "`./inv repo drop`, and do it again")
 
-    def _published_root_keys(self) -> RoleKeys | None:
-        if not self.store.exists():
-            return None
-        root = self.store.read("root").signed
-        role = root.roles["root"]
-        return RoleKeys(tuple(root.keys[keyid] for keyid in role.keyids), role.threshold)
-
-    def _give_keys(self, root: Root, role: str) -> None:
-        wanted = self._keys[_SIGNED_BY.get(role, role)]
-        root.roles[role] = TufRole([key.keyid for key in wanted.keys], wanted.threshold)
-        used = {keyid for one in root.roles.values() for keyid in one.keyids}
-        root.keys = {**{key.keyid: key for key in wanted.keys}, **root.keys}
-        root.keys = {keyid: key for keyid, key in root.keys.items() if keyid in used}
-
-    def _delegations(self) -> Delegations:
-        roles: dict[str, DelegatedRole] = {}
-        keys: dict[str, Key] = {}
-        for name, paths in (("firmware", FIRMWARE_PATHS), ("feeds", FEEDS_PATHS)):
-            wanted = self._keys[name]
-            ids = [key.keyid for key in wanted.keys]
-            roles[name] = DelegatedRole(name, ids, wanted.threshold, terminating=True, paths=list(paths))
-            keys |= {key.keyid: key for key in wanted.keys}
-        return Delegations(keys, roles)
+    def _refuse_if_waiting(self, *roles: str) -> None:
+        for role in roles:
+            if self.store.read_staged(role) is not None:
+                what = "a release" if role == "firmware" else role
+                raise PublishError(f"{what} waits for signatures", _DROP_HINT)
 
     # --- history -----------------------------------------------------------------------------------------------------------
-
-    def _firmware(self) -> Metadata[Any]:
-        if self.store.read_staged("firmware") is not None:
-            raise PublishError("a release waits for signatures: `./inv repo sign` first")
-        return self.store.read("firmware")
 
     def _past(self, path: str) -> Iterable[TargetFile]:
         """What the target was in each published version of the role, the newest first."""
@@ -257,14 +284,33 @@ class Repository:
             if target is not None:
                 yield target
 
-    def _newest_ever(self, path: str) -> str | None:
-        versions = [_present(target).offer.version for target in self._past(path)]
-        return max(versions, key=VersionOrder, default=None)
+    def _release_before(self, path: str) -> TargetFile | None:
+        """What stands below the present release: those that were withdrawn do not come back."""
+        standing: list[TargetFile] = []
+        for metadata in reversed(list(self.store.past("firmware"))):
+            target = metadata.signed.targets.get(path)
+            while standing and (target is None or _order_of(standing[-1]) >= _order_of(target)):
+                standing.pop()
+            if target is not None:
+                standing.append(target)
+        return standing[-2] if len(standing) > 1 else None
 
-    def _release_before(self, path: str, version: str) -> TargetFile | None:
-        order = VersionOrder(version)
-        older = [target for target in self._past(path) if VersionOrder(_present(target).offer.version) < order]
-        return max(older, key=lambda target: VersionOrder(_present(target).offer.version), default=None)
+
+def _order(published: Mapping[str, Metadata[Any]], approval: Approval) -> list[str]:
+    """What is published first. The timestamp makes the rest visible, and a new root is visible by itself.
+
+    Where clients of the old root believe the new timestamp as well, the new root comes last: then there is no moment at which
+    anybody is refused. Where the old keys are lost there is one, as short as can be.
+    """
+    roles = [role for role in ALL if role in published and role not in ("root", "timestamp")]
+    if "root" not in published:
+        return [*roles, "timestamp"]
+    is_seamless = approval.before is not None and all(approval.pleases_both(role, published[role]) for role in published)
+    return [*roles, "timestamp", "root"] if is_seamless else [*roles, "root", "timestamp"]
+
+
+def _releases(firmware: Metadata[Any]) -> dict[str, Present]:
+    return {path: _present(target) for path, target in sorted(firmware.signed.targets.items())}
 
 
 def _present(target: TargetFile) -> Present:
@@ -272,37 +318,5 @@ def _present(target: TargetFile) -> Present:
     return Present(decode_offer(custom, target.path), target.length, target.hashes["sha256"])
 
 
-def _next(metadata: Metadata[Any], role: str, now: int) -> Metadata[Any]:
-    metadata.signed.version += 1
-    metadata.signed.expires = _expiry(role, now)
-    metadata.signatures.clear()
-    return metadata
-
-
-def _count(metadata: Metadata[Any], keys: Iterable[Any]) -> int:
-    """Valid signatures by these keys."""
-    count = 0
-    for key in keys:
-        signature = metadata.signatures.get(key.keyid)
-        if signature is None:
-            continue
-        try:
-            key.verify_signature(signature, metadata.signed_bytes)
-        except (UnverifiedSignatureError, VerificationError):
-            continue
-        count += 1
-    return count
-
-
-def _expiry(role: str, now: int) -> datetime:
-    return (_time(now) + timedelta(days=LIFE_DAYS[role])).replace(microsecond=0)
-
-
-def _time(now: int) -> datetime:
-    return datetime.fromtimestamp(now, UTC)
-
-
-def _digest(file: Path) -> tuple[str, int]:
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return digest, file.stat().st_size
+def _order_of(target: TargetFile) -> VersionOrder:
+    return VersionOrder(_present(target).offer.version)
