@@ -26,6 +26,7 @@ from firmware.lock import Lock, check_drift, read_lock
 from firmware.publish import publish
 from firmware.recipe import Image, read_image
 from firmware.render import render_image, write_rendered
+from firmware.repository.anchor import prepare_anchor
 from firmware.sign import Signer, prepare_keyset
 from firmware.toolstree import TREE_NAME, prepare_tools, tools_packages
 from firmware.version import read_source
@@ -77,6 +78,7 @@ def build_image(workspace: Workspace, recipe: str, board: str = "", buildroot: s
     if missing:
         raise MamoriError("\n".join(missing))
     keyset = prepare_keyset(workspace, image)
+    tuf_root = prepare_anchor(keyset, int(time.time()))
     with workspace.cache.locked(), _fixed_umask():
         folder = workspace.out / image.label / "rendered"
         write_rendered(rendered, folder)
@@ -87,7 +89,7 @@ def build_image(workspace: Workspace, recipe: str, board: str = "", buildroot: s
         epoch = image.source.epoch
         app = build_app(workspace, tools, base.python, epoch)
         overlay = build_overlay(workspace, tools, base, image, epoch)
-        facts = build_facts(workspace, image, rendered, signer.anchors)
+        facts = build_facts(workspace, image, rendered, signer.anchors, tuf_root)
         layers = {base.rootfs_tar: base.artifact, overlay / LAYER_TAR: overlay, app / APP_TAR: app, facts / LAYER_TAR: facts}
         root = build_root(workspace, tools, image, layers)
         initramfs = build_initramfs(workspace, tools, base, image, rendered["initramfs/init"], epoch)

@@ -29,7 +29,9 @@ COMMON_PACKAGES = (
     "nftables",
     "python3",  # the app
     "python3-cryptography",  # the app reads QUIC Initial packets with it
+    "python3-tuf",  # the updater: which release this box may have
     "rauc",
+    "rauc-service",  # its unit, and its name on the bus
     "suricata",  # the signature engine
     "systemd",
     "systemd-repart",  # grows the partition `data`

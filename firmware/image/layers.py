@@ -54,12 +54,14 @@ def build_overlay(workspace: Workspace, tools: Tools, base: BaseTree, image: Ima
         return workspace.cache.step("overlay", inputs, make, code=(__file__, tar.__file__), on_hit=step.cached)
 
 
-def build_facts(workspace: Workspace, image: Image, rendered: Mapping[str, str], anchors: Anchors) -> Artifact:
-    """Rendered files of the root, the release file, and public anchors: what says which image this is."""
+def build_facts(workspace: Workspace, image: Image, rendered: Mapping[str, str], anchors: Anchors, tuf_root: bytes) -> Artifact:
+    """Rendered files of the root, the release file, and public anchors: what says which image this is. `tuf_root` is the root
+    metadata that the updater starts from."""
     texts: dict[str, str | bytes] = {}
     texts |= {name.removeprefix(_ROOTFS): text for name, text in rendered.items() if name.startswith(_ROOTFS)}
     texts["usr/lib/mamori/release.json"] = release.encode(describe_release(image, anchors))
     texts[f"{_ANCHORS}/bundle.pem"] = anchors.rauc_keyring
+    texts[f"{_ANCHORS}/tuf-root.json"] = tuf_root
     texts["usr/lib/clock-epoch"] = ""
     if image.recipe.variant is Variant.LAB and anchors.ssh:
         texts["etc/ssh/authorized_keys/root"] = f"{anchors.ssh}\n"

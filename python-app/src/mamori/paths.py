@@ -82,14 +82,14 @@ class Device:
 
     @property
     def bootstate(self) -> Path:
-        return self.root / "dev/disk/by-partlabel/bootstate"
+        return self.root / "dev/mamori/bootstate"
 
     def boot_partition(self, slot: str) -> Path:
         """Where a slot's kernel image is: a FAT that is never mounted here."""
-        return self.root / f"dev/disk/by-partlabel/boot-{slot}"
+        return self.root / f"dev/mamori/boot-{slot}"
 
     def root_partition(self, slot: str) -> Path:
-        return self.root / f"dev/disk/by-partlabel/root-{slot}"
+        return self.root / f"dev/mamori/root-{slot}"
 
     @property
     def update(self) -> Path:
@@ -100,6 +100,16 @@ class Device:
     def update_runtime(self) -> Path:
         """The updater's folder on /run: its socket, its status, and what it wants of the service manager."""
         return self.root / "run/mamori/update"
+
+    @property
+    def sticks(self) -> Path:
+        """A folder for each USB stick's file system, mounted by mamori-usb@.service; a file NAME.mounted says that it is there."""
+        return self.root / "run/mamori/usb"
+
+    @property
+    def reset_mark(self) -> Path:
+        """Asks for a factory reset at the next start."""
+        return self.root / "data/.reset"
 
     @property
     def tuf_anchor(self) -> Path:

@@ -14,23 +14,31 @@ from mamori.inspect.memory import SCANNER_LEAST_MIB, read_memory_mib
 from mamori.inspect.nfqueue.rules import SYSCTLS
 from mamori.inspect.suricata.config import Paths
 from mamori.paths import Device
+from mamori.update.gate import GATE_WITHIN_S
 
 SYSTEM = Path(__file__).parents[3] / "overlay/common/usr/lib"
 UNITS = SYSTEM / "systemd/system"
 
 NEEDED = {
     "mamori-clamd.service": 1.0,
+    "mamori-clock.service": 3.0,
     "mamori-data.service": 3.0,
     "mamori-events.service": 1.0,
     "mamori-inspect.service": 2.0,
+    "mamori-leave-trial.service": 3.0,
     "mamori-ready.service": 3.0,
     "mamori-signatures.service": 2.0,
     "mamori-suricata.service": 3.0,
+    "mamori-trial.service": 3.0,
+    "mamori-update.service": 3.0,
 }
 """Highest exposure of each service by `systemd-analyze security`, 0 to 10. `ready` is root, because /dev/kmsg is root's; `data` is
-systemd's own program for a moment, and gives folders away; those with a packet queue have CAP_NET_ADMIN and the box's network."""
+systemd's own program for a moment, and gives folders away; those with a packet queue have CAP_NET_ADMIN and the box's network;
+`clock`, `trial` and `leave-trial` are root for one thing each, and the updater has the network and block devices."""
 
-LINKED = sorted({*NEEDED, "mamori-suricata.path"} - {"mamori-suricata.service"})
+PATHS = {"mamori-suricata.path", "mamori-leave-trial.path"}
+
+LINKED = sorted({*NEEDED, *PATHS} - {"mamori-suricata.service", "mamori-leave-trial.service"})
 """Units that start by themselves."""
 
 
@@ -47,7 +55,15 @@ def analyze(tmp_path: Path) -> Callable[..., str]:
         pytest.skip("systemd-analyze is not here (Debian package systemd): it checks the units")
     root = tmp_path / "root"
     shutil.copytree(SYSTEM, root / "usr/lib", symlinks=True)
-    programs = ("bin/rm", "bin/sh", "usr/bin/install", "usr/bin/mamori", "usr/bin/suricata", "usr/bin/systemd-tmpfiles")
+    programs = (
+        "bin/rm",
+        "bin/sh",
+        "usr/bin/install",
+        "usr/bin/mamori",
+        "usr/bin/suricata",
+        "usr/bin/systemctl",
+        "usr/bin/systemd-tmpfiles",
+    )
     for program in (*programs, "usr/sbin/clamd"):
         (root / program).parent.mkdir(parents=True, exist_ok=True)
         (root / program).write_text("#!/bin/true\n")
@@ -69,7 +85,7 @@ def test_every_unit_is_looked_at() -> None:
     assert {path.name for path in UNITS.glob("mamori-*.*") if path.is_file()} == {*NEEDED, *LINKED}
 
 
-@pytest.mark.parametrize("unit", [*NEEDED, "mamori-suricata.path"])
+@pytest.mark.parametrize("unit", [*NEEDED, *sorted(PATHS)])
 def test_systemd_finds_nothing_wrong_with_a_unit(analyze, unit: str) -> None:
     said = [line for line in analyze("verify", "--man=no", unit).splitlines() if unit in line]
     # Older than version 257, a systemd ignores the value `disconnected`; the images have a newer one.
@@ -143,6 +159,35 @@ def test_the_kernel_is_set_as_the_rules_need_it_once_the_modules_are_there() -> 
     # Keys of a module that is loaded later are passed over (systemd-sysctl.service(8)).
     modules = (SYSTEM / "modules-load.d/mamori.conf").read_text().splitlines()
     assert {"br_netfilter", "nf_conntrack"} <= set(modules)
+
+
+def test_the_updater_owns_what_it_writes_and_asks_to_leave_where_it_is_looked_for() -> None:
+    unit = "mamori-update.service"
+    lines = [line.split() for line in (SYSTEM / "mamori/data.conf").read_text().splitlines() if not line.startswith("#")]
+    owners = {path: owner for _, path, _, owner, _ in lines}
+    written = [path.removeprefix("-") for path in value(unit, "ReadWritePaths").split()]
+    assert written == [str(Device().update), str(Device().identity.parent)]
+    assert {owners[path] for path in written} == {value(unit, "User")}
+    assert Device().update_runtime == Path("/run") / value(unit, "RuntimeDirectory")
+    assert value("mamori-leave-trial.path", "PathExists") == str(Device().update_runtime / "leave-trial")
+
+
+def test_the_updater_may_open_the_boot_state_and_the_slots_by_the_names_that_the_code_uses() -> None:
+    rules = (SYSTEM / "udev/rules.d/70-mamori.rules").read_text()
+    named = re.search(r'^ENV\{PARTNAME\}=="([a-z|-]+)", SYMLINK\+="mamori/\$env\{PARTNAME\}"$', rules, re.MULTILINE)
+    assert named is not None
+    device = Device()
+    used = [device.bootstate, *(place(slot) for slot in "ab" for place in (device.boot_partition, device.root_partition))]
+    assert {str(path) for path in used} <= {f"/dev/mamori/{name}" for name in named[1].split("|")}
+    modes = dict(re.findall(r'^ENV\{PARTNAME\}=="([^"]+)", GROUP="mamori-update", MODE="(\d+)"$', rules, re.MULTILINE))
+    assert modes == {"bootstate": "0660", "boot-a|boot-b|root-a|root-b": "0640"}
+
+
+def test_the_dead_mans_handle_gives_the_gate_its_time() -> None:
+    script = (SYSTEM / "mamori/trial-guard").read_text()
+    within = re.search(r"MAMORI_TRIAL_WITHIN_S:-(\d+)", script)
+    assert within is not None
+    assert int(within[1]) >= 2 * GATE_WITHIN_S
 
 
 def test_the_watchdog_is_patient_for_several_reports() -> None:
