@@ -79,13 +79,13 @@ class Dialect:
                             assert reader.held_bytes <= self.max_held_bytes, (filler, before, direction)
 
     def check_time(self) -> None:
-        """Quadratic work would show: a segment of GSO size takes less than a second at its slowest, and would take a minute."""
+        """Quadratic work would show: a segment of GSO size takes a second of processor at its slowest, and would take a minute."""
         for filler in self.fillers:
             for direction in (ORIGINATOR, RESPONDER):
                 for before in self.starts:
                     reader = self.open()
-                    begun = time.monotonic()
+                    begun = time.process_time()
                     with contextlib.suppress(self.error):
                         for side, data in [(RESPONDER, self.greeting), *before, (direction, filler * (65_000 // len(filler)))]:
                             reader.receive(side, data)
-                    assert time.monotonic() - begun < patience_s(5), (filler, direction)
+                    assert time.process_time() - begun < patience_s(10), (filler, direction)

@@ -72,11 +72,14 @@ class Guard:
         self._list_problems: set[str] = set()
         self._overflow = OverflowWatch()
         self._count_at = 0.0
+        self._alive: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
+    def start(self, alive: Callable[[], None]) -> None:
         """Workers first, rules after them, so that no packet waits for somebody who is not there yet. A box that lets packets pass
         without us does not wait for that, one that does not comes up closed and is ready with its workers. MamoriError if the
-        rules cannot be loaded: then nothing is inspected, and the service manager tries again."""
+        rules cannot be loaded: then nothing is inspected, and the service manager tries again. `alive` is called between programs
+        that load rules: on slow hardware all of them together take longer than the service manager waits for a sign of life."""
+        self._alive = alive
         now = time.monotonic()
         if self._device.inspect_report.exists():
             self._tell("inspection-killed", "the inspection starts again: the one before did not end in order")
@@ -128,11 +131,15 @@ class Guard:
         if not self._is_open and (len(self._reports) == self._rules.workers or now >= self._open_at):
             load_queue_rules(self._rules)
             self._is_open = True
+            self._alive()
         if self._is_open:
             self._netfilter.apply(self._policy.policy)
+            self._alive()
             self._netfilter.tick(now)
+            self._alive()
             self._count_offered(now)
             self._hearing.tick(now, time.time())
+            self._alive()
         self._events.flush(now)
         return has_news
 

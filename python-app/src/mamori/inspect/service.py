@@ -18,6 +18,9 @@ from mamori.notify import parse_watchdog, send_notification
 from mamori.paths import Device
 from mamori.sysfs import read_bridge
 
+ALIVE_EVERY_S = 5.0
+"""The unit's WatchdogSec is 90."""
+
 _STOP_SIGNALS = (signal.SIGTERM,)
 """SIGINT stays what it is to Python, so Ctrl-C ends a run by hand like that of every other command."""
 
@@ -45,7 +48,7 @@ def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], Non
     is_told_to_stop = False
     try:
         if guard is not None:
-            guard.start()
+            guard.start(_sign_of_life(world) if settings.watchdog_s else lambda: None)
         state, commands = core.start(settings, time.monotonic())
         while True:
             state, running = _carry_out(world, state, commands)
@@ -66,6 +69,20 @@ def run_inspection(device: Device, bridge: Bridge, log: Callable[[int, str], Non
         if guard is not None:
             guard.stop(in_order=is_told_to_stop)
         device.inspect_report.unlink(missing_ok=True)
+
+
+def _sign_of_life(world: _World) -> Callable[[], None]:
+    """For whoever is at work for long. Not more often than is of use: it is asked for several times a second."""
+    last = -ALIVE_EVERY_S
+
+    def alive() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= ALIVE_EVERY_S:
+            last = now
+            _notify(world, "WATCHDOG=1")
+
+    return alive
 
 
 def _is_stopped_within(timeout_s: float) -> bool:
