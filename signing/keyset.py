@@ -161,17 +161,18 @@ class _File:
     hsm: _Hsm = field(default_factory=_Hsm)
 
 
-def read_keyset(path: Path) -> Keyset:
-    """The keyset in a TOML file. Looks at no key and no certificate: that is `check_keyset`'s work. BadInputError, MamoriError."""
+def read_keyset(path: Path, *, builds: bool = True) -> Keyset:
+    """The keyset in a TOML file. One that `builds` has the keys that a build signs with; people who only sign metadata need none.
+    Looks at no key and no certificate: that is `check_keyset`'s work. BadInputError, MamoriError."""
     table = strict.read_toml(path)
-    return _Resolver(path).keyset(strict.parse(_File, table, str(path)))
+    return _Resolver(path, builds).keyset(strict.parse(_File, table, str(path)))
 
 
 class _Resolver:
     """Turns names in the file into paths and keys, and collects what is wrong with them."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, builds: bool) -> None:
+        self.path, self.builds = path, builds
         self.folder = path.resolve().parent  # tools see a file where it really is
         self.source = str(path)
         self.problems: list[Problem] = []
@@ -195,7 +196,7 @@ class _Resolver:
             hsm=Hsm(MappingProxyType(dict(file.hsm.environment)), self._paths(file.hsm.reads), self._paths(file.hsm.writes)),
         )
         for needed in (keyset.db, keyset.signer):
-            if needed.key is None and not self.problems:
+            if self.builds and needed.key is None and not self.problems:
                 self._complain(f"{needed.name}.key", "a URI: a build signs with this key", "nothing (the key is missing)")
         if self.problems:
             raise BadInputError(self.problems)

@@ -202,6 +202,17 @@ class Repository:
         approval = self._approval(waiting)
         return tuple(approval.of(role, metadata) for role, metadata in waiting.items())
 
+    def foresee(self, role: str) -> tuple[Pending, ...]:
+        """What a new version of the role would wait for, with the keys at hand."""
+        approval = self._approval({})
+        online = ("snapshot", "timestamp")
+        states = []
+        for one in (role, *online):
+            at_hand = {signer.public_key.keyid for signer in self._signers.get(signed_by(one), ())}
+            needs = approval.of(one, self.store.read(one)).needs
+            states.append(Pending(one, len(approval.key_ids(one) & at_hand), needs))
+        return incomplete(states)
+
     # --- signing and publishing --------------------------------------------------------------------------------------------
 
     def _finish(self, changed: Mapping[str, Metadata[Any]], now: int) -> Done:
@@ -227,12 +238,12 @@ class Repository:
         return Done({role: metadata.signed.version for role, metadata in published.items()})
 
     def _approval(self, changed: Mapping[str, Metadata[Any]]) -> Approval:
-        before = self.store.read("root").signed if self.store.exists() else None
-        root = changed["root"].signed if "root" in changed else before
-        targets = changed["targets"] if "targets" in changed or before is None else self.store.read("targets")
-        if root is None:
-            raise PublishError(f"{self.store.folder}: what waits is not whole", _DROP_HINT)
-        return Approval(before, root, targets.signed)
+        is_new = not self.store.exists()
+        if is_new and not {"root", "targets"} <= changed.keys():
+            raise PublishError(f"{self.store.folder}: what waits for signatures is not whole", _DROP_HINT)
+        root = changed["root"] if "root" in changed else self.store.read("root")
+        targets = changed["targets"] if "targets" in changed else self.store.read("targets")
+        return Approval(None if is_new else self.store.read("root").signed, root.signed, targets.signed)
 
     def _sign(self, changed: Mapping[str, Metadata[Any]], approval: Approval) -> None:
         """PublishError if keys are at hand, and all of them are others than those that count."""

@@ -7,6 +7,6 @@ disk image is looked at as it will lie on a disk: flashed, by bmaptool, into a f
 No private key is needed. The anchors are those of the keyset that the recipe names.
 """
 
-from firmware.verify.release import Check, verify_release
+from firmware.verify.release import Check, Releasable, read_releasable, verify_release
 
-__all__ = ["Check", "verify_release"]
+__all__ = ["Check", "Releasable", "read_releasable", "verify_release"]

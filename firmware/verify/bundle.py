@@ -43,11 +43,12 @@ check-purpose=codesign
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle's signature covers. `images` are RAUC's entries, `verity` is about the payload."""
+    """What a bundle's signature covers. `images` are RAUC's entries, `verity` is about the payload, `hash` SHA-256 of it all."""
 
     update: dict[str, str]
     verity: dict[str, Any]
     images: list[dict[str, Any]]
+    hash: str
 
 
 def unpack_bundle(case: Case, bundle: Path, into: Path) -> str:
@@ -79,7 +80,7 @@ def read_manifest(case: Case, bundle: Path) -> Manifest:
     argv: list[str | Path] = ["rauc", "info", f"--conf={system}", "--output-format=json-2", bundle]
     with blamed_on(f"{bundle.name}: RAUC does not accept it under the bundle CAs of this keyset"):
         said = json.loads(case.ask(argv, bundle).stdout)
-    return Manifest(said["update"], said["bundle"], said["images"])
+    return Manifest(said["update"], said["bundle"], said["images"], said["manifest-hash"])
 
 
 def payload_bytes(bundle: Path, manifest: Manifest) -> int:

@@ -61,6 +61,30 @@ def verify_release(tools: Tools, path: Path, console: Console, root: Path = ROOT
         return tuple(_checks(tools, folder, console, root, Path(scratch)))
 
 
+@dataclass(frozen=True)
+class Releasable:
+    """What is released of a folder: its bundle, and what the bundle's signed manifest says."""
+
+    image: Image
+    bundle: Path
+    manifest_hash: str
+
+
+def read_releasable(tools: Tools, path: Path, root: Path = ROOT) -> Releasable:
+    """Of a folder that `verify_release` has found right. MamoriError where it cannot be read, or is not signed as it should be."""
+    folder = path.resolve()
+    with tempfile.TemporaryDirectory(prefix=".verify-", dir=tools.tree.parents[1]) as scratch:
+        keyring = Path(scratch) / "keyring.pem"
+        trust = check_signature(tools, folder, root, keyring)
+        image = check_record(read_record(folder / BUILD_RECORD), trust, root)
+        file = folder / public_name(image, BUNDLE_SUFFIX)
+        manifest = bundle.read_manifest(Case(tools, image, trust.anchors, trust.db, keyring, Path(scratch)), file)
+    said = (manifest.update.get("compatible"), manifest.update.get("version"))
+    if said != (image.compatible, image.version):
+        raise MamoriError(f"{file.name}: expected {image.compatible} {image.version}, got {said[0]} {said[1]}")
+    return Releasable(image, file, manifest.hash)
+
+
 def _checks(tools: Tools, folder: Path, console: Console, root: Path, scratch: Path) -> Iterator[Check]:
     keyring = scratch / "keyring.pem"
     with console.step("signature"):

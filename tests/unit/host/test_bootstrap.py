@@ -68,6 +68,8 @@ def inv(checkout: Path, *arguments: str, cwd: Path | None = None) -> Result:
         pytest.param(["test", "unit"], ["test", "--level", "unit"], id="a bare level"),
         pytest.param(["lock", "lab"], ["lock", "--recipe", "lab"], id="a recipe whose base is locked"),
         pytest.param(["keys", "init"], ["keys.init"], id="a verb of a collection"),
+        pytest.param(["repo", "rotate", "root"], ["repo.rotate", "root"], id="a verb of a collection with an argument"),
+        pytest.param(["--help", "repo", "rotate"], ["--help", "repo.rotate"], id="help for a verb of a collection"),
         pytest.param(["verify", "out/a b"], ["verify", "out/a b"], id="required arguments stay"),
     ],
 )
