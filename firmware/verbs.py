@@ -73,10 +73,13 @@ def verify(path: str, json: bool = False) -> None:
 
 def keys_init() -> None:
     """Make the development PKI."""
+    from firmware.repository.anchor import prepare_anchor
     from signing.development import init_development
+    from signing.keyset import read_keyset
 
-    console = Console()
-    keyset = init_development(ROOT / "keys" / "development", datetime.now(UTC))
+    console, now = Console(), datetime.now(UTC)
+    keyset = init_development(ROOT / "keys" / "development", now)
+    prepare_anchor(read_keyset(keyset), int(now.timestamp()))
     console.say(f"made {keyset.relative_to(ROOT)}: for development only, releases refuse these keys")
 
 

@@ -38,6 +38,7 @@ def read_role_keys(keyset: Keyset) -> Mapping[str, RoleKeys]:
     for role in ROLES:
         keys = tuple(key for key in (_read_public(keyset, one, problems) for one in keyset.tuf[role]) if key is not None)
         found[role] = RoleKeys(keys, threshold_of(len(keyset.tuf[role])))
+    problems += _shared(keyset, found)
     if problems:
         raise BadInputError(problems)
     return MappingProxyType(found)
@@ -66,6 +67,19 @@ def signers_at_hand(keyset: Keyset, role: str, environment: Mapping[str, str] = 
     if problems:
         raise BadInputError(problems)
     return tuple(signers)
+
+
+def _shared(keyset: Keyset, found: Mapping[str, RoleKeys]) -> list[Problem]:
+    """A key that stands twice: within a role it would count as two people, in two roles it would join what is apart."""
+    problems: list[Problem] = []
+    owners: dict[str, str] = {}
+    for role, keys in found.items():
+        for key, published in zip(keys.keys, keyset.tuf[role], strict=False):
+            if key.keyid in owners:
+                expected = f"another key than {owners[key.keyid]}"
+                problems.append(Problem(str(keyset.path), f"{published.name}.public", expected, "the same"))
+            owners.setdefault(key.keyid, published.name)
+    return problems
 
 
 def _read_public(keyset: Keyset, published: Published, problems: list[Problem]) -> SSlibKey | None:

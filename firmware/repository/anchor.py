@@ -6,7 +6,6 @@ of the keyset starts with it. After a rotation it is the newest root, so that ne
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from tuf.api.metadata import Metadata, Root
@@ -14,20 +13,10 @@ from tuf.api.metadata import Metadata, Root
 from firmware.repository.roles import make_root
 from firmware.repository.store import SERIALIZER, RepositoryFilesError, read_root, write_whole
 from mamori.formats.problems import MamoriError
-from signing.anchors import read_anchors
 from signing.keyset import Keyset
 from signing.tuf import read_role_keys, signers_at_hand
 
 ROOT_FILE = "root.json"
-
-
-def tuf_anchor(keyset: Keyset, now: float | None = None) -> bytes:
-    """What an image of this keyset carries. Development keys get their root metadata on first use; other keysets when people make
-    the repository, and until then there is nothing (no bytes)."""
-    found = read_anchor(keyset)
-    if found is not None:
-        return found
-    return prepare_anchor(keyset, int(time.time() if now is None else now)) if read_anchors(keyset).development else b""
 
 
 def prepare_anchor(keyset: Keyset, now: int) -> bytes:

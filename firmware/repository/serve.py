@@ -6,13 +6,14 @@ import contextlib
 import functools
 import http.server
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
+_RANGE = re.compile(r"bytes=\s*(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII | re.IGNORECASE)
 _CHUNK_BYTES = 256 * 1024
 
 
@@ -20,6 +21,8 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
     """Files of one folder, whole or one range (RFC 9110 §14); no lists of folders."""
 
     protocol_version = "HTTP/1.1"
+    timeout = 60
+    """Seconds that a client may say, or take, nothing: one that is gone must not hold a thread for ever."""
     on_request: Callable[[str], None] | None = None
 
     def do_GET(self) -> None:
@@ -39,17 +42,16 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
             return
         with path.open("rb") as file:
             length = file.seek(0, 2)
-            span = _span(self.headers.get("Range"), length)
-            if span is None:
+            asked = _span(self.headers.get("Range"), length)
+            start, end = asked or (0, length)
+            if start >= end and asked:
                 self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
                 self.send_header("Content-Range", f"bytes */{length}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            start, end = span
-            is_part = self.headers.get("Range") is not None
-            self.send_response(HTTPStatus.PARTIAL_CONTENT if is_part else HTTPStatus.OK)
-            if is_part:
+            self.send_response(HTTPStatus.PARTIAL_CONTENT if asked else HTTPStatus.OK)
+            if asked:
                 self.send_header("Content-Range", f"bytes {start}-{end - 1}/{length}")
             self.send_header("Accept-Ranges", "bytes")
             self.send_header("Content-Type", "application/octet-stream")
@@ -62,7 +64,7 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
                     self.close_connection = True  # the file became shorter: the client sees that its answer did
                     return
                 start += len(piece)
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                with contextlib.suppress(ConnectionError, TimeoutError):
                     self.wfile.write(piece)
                     continue
                 self.close_connection = True
@@ -71,6 +73,11 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
 
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is no news; a mistake of ours is."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 @contextlib.contextmanager
@@ -91,12 +98,12 @@ def serving(
 
 
 def _span(asked: str | None, length: int) -> tuple[int, int] | None:
-    """Start and end (not included); None for a range that is none or lies outside."""
-    if asked is None:
-        return 0, length
-    match = _RANGE.fullmatch(asked.strip())
+    """Start and end (not included) of the range that is asked for, an empty one if it lies outside. None for the whole file: a
+    server may ignore what it does not know, as several ranges, and must ignore what is malformed (RFC 9110, 14.2)."""
+    match = _RANGE.fullmatch(asked.strip()) if asked is not None else None
     if match is None:
         return None
-    start = int(match[1])
-    end = min(int(match[2]) + 1, length) if match[2] else length
-    return (start, end) if start < end else None
+    if match[3]:
+        return max(length - int(match[3]), 0), length  # the last so many bytes
+    start, last = int(match[1]), int(match[2]) if match[2] else length
+    return None if last < start else (start, min(last + 1, length))
