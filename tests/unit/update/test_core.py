@@ -180,7 +180,29 @@ def test_attempts_to_stage_come_slower_and_end() -> None:
     assert max(pauses) == LAST_RETRY_S
     assert len(pauses) == MAX_ATTEMPTS
     assert world.journal.history[-1].result is Result.FAILED
-    assert world.journal.refused == ("2026.12.0",)
+    assert world.journal.refused == (), "a line that was down for two weeks says nothing of the release"
+    world.receive(Offered(NEXT, BYTES))
+    assert world.journal.phase is Phase.AVAILABLE
+
+
+def test_a_pause_of_a_clock_that_was_years_ahead_is_over() -> None:
+    world = World(now=START + 20 * 365 * DAY_S)
+    world.receive(Offered(NEXT, BYTES))
+    world.tick()
+    world.receive(StagingFailed("no line"))
+    world.now = START
+    world.tick()
+    assert world.journal.phase is Phase.STAGING
+
+
+def test_until_it_is_fetched_it_counts_where_a_release_comes_from() -> None:
+    world = World()
+    world.receive(Offered(NEXT, BYTES, "https://updates.example.com"))
+    world.receive(Offered(NEXT, BYTES, "usb"))
+    assert world.journal.source == "usb"
+    world.tick()
+    world.receive(Offered(NEXT, BYTES, "https://updates.example.com"))
+    assert (world.journal.phase, world.journal.source) == (Phase.STAGING, "usb")
 
 
 def test_a_bundle_that_is_refused_is_given_up_at_once() -> None:
@@ -189,6 +211,7 @@ def test_a_bundle_that_is_refused_is_given_up_at_once() -> None:
     world.tick()
     world.receive(StagingFailed("signature verification failed", is_final=True))
     assert world.journal.history[-1].reason == "signature verification failed"
+    assert world.journal.refused == ("2026.12.0",)
     assert world.told == [("failed", "2026.12.0")]
 
 

@@ -56,7 +56,6 @@ BAD = {
     "half of it": encode_journal(ARMED)[:500],
     "no object": b"[]",
     "another format": changed(format=2),
-    "an unknown key": changed(more=1),
     "an unknown phase": changed(phase="flying"),
     "a slot that is none": changed(slot="c"),
     "a phase without its release": changed(offer=None),
@@ -81,6 +80,23 @@ def test_what_is_no_journal_is_told_set_aside_and_replaced_by_a_new_one(content:
     assert str(path) in problem
     assert not path.exists()
     assert path.with_suffix(".bad").read_bytes() == content
+
+
+def test_what_a_newer_image_added_before_it_was_rolled_back_is_passed_over(tmp_path: Path) -> None:
+    """Above all the versions that are not to be tried again must not get lost."""
+    path = tmp_path / "journal.json"
+    told = [*(kind.value for kind in ARMED.told), "sung"]
+    outcomes = json.loads(encode_journal(ARMED))["history"]
+    new = {"version": "2027.1.0", "result": "postponed", "at": 1, "reason": ""}
+    offer = {**json.loads(encode_journal(ARMED))["offer"], "more": 1}
+    path.write_bytes(changed(more={"of": "it"}, told=told, history=[*({**one, "more": 1} for one in outcomes), new], offer=offer))
+    assert read_journal(path) == ARMED
+
+
+def test_a_journal_of_the_image_before_has_no_source(tmp_path: Path) -> None:
+    path = tmp_path / "journal.json"
+    path.write_bytes(json.dumps({k: v for k, v in json.loads(encode_journal(ARMED)).items() if k != "source"}).encode())
+    assert read_journal(path) == replace(ARMED, source="")
 
 
 def test_a_full_disk_leaves_the_old_journal(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -15,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from firmware.process import Argument, Running, run, start
-from firmware.recipe import ROOT
-from mamori.formats.bootstate import DEFAULT_TRIES, BootState, Slot, choose, encode, locate
+from firmware.process import Argument, run, start
+from mamori.formats.bootstate import DEFAULT_TRIES, BootState, Slot
 from mamori.formats.offer import Wave
 from mamori.formats.release import Update
 from mamori.formats.release import encode as encode_release
@@ -27,53 +25,16 @@ from mamori.update.words import Journal, Phase, Result
 from tests.support.guarded import RELEASE
 from tests.support.repository import Keys, open_repository, served
 from tests.support.update_world import COMPATIBLE, make_offer
+from tests.support.updater import ENVIRONMENT, make_device, mamori, read_state, status, updater, write_state
 from tests.support.wait import check_until, patience_s
 
-ENVIRONMENT = {"PYTHONPATH": str(ROOT / "python-app/src")}
 NOW = int(time.time())
 DAY_S = 86_400
 
 
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
-    """An appliance in a folder: slot A runs, nothing is on trial."""
-    device = Device(tmp_path / "box")
-    for path in (device.release, device.slot, device.bootstate, device.journal, device.tuf_anchor, device.update_runtime / "x"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    device.release.write_bytes(encode_release(replace(RELEASE, update=Update(COMPATIBLE), features=("portal",))))
-    device.slot.write_text("a\n")
-    write_state(device, BootState(Slot.A))
-    return device
-
-
-def write_state(device: Device, state: BootState) -> None:
-    device.bootstate.write_bytes(bytes(8192) + 2 * encode(state).ljust(2048, b"\0") + bytes(8192))
-
-
-def read_state(device: Device) -> BootState | None:
-    content = device.bootstate.read_bytes()
-    return choose([content[offset : offset + 1024] for offset in locate(content)])
-
-
-def mamori(device: Device, *words: str) -> str:
-    argv: list[Argument] = [sys.executable, "-m", "mamori.cli", "--root", device.root, *words]
-    return run(argv, explain="ask", env=ENVIRONMENT).stdout
-
-
-def status(device: Device) -> dict[str, Any]:
-    return json.loads(mamori(device, "update", "status", "--json"))
-
-
-@contextlib.contextmanager
-def updater(device: Device) -> Iterator[Running]:
-    argv: list[Argument] = [sys.executable, "-m", "mamori.cli", "--root", device.root, "update", "service"]
-    socket = device.update_runtime / "socket"
-    socket.unlink(missing_ok=True)
-    with start(argv, explain="update", env=ENVIRONMENT, log=device.root / "log") as running:
-        check_until("the updater answers", lambda: running.check() or socket.exists(), within_s=20)
-        yield running
-        os.kill(running.pid, signal.SIGTERM)
-        assert running.wait(patience_s(10)) == 0, (device.root / "log").read_text()
+    return make_device(tmp_path / "box")
 
 
 @pytest.fixture

@@ -84,11 +84,28 @@ def decode_offer(custom: Mapping[str, Any], source: str) -> Offer:
     written_as = table.pop("format", None)
     if type(written_as) is not int or written_as != FORMAT:
         raise BadInputError([Problem(source, "format", str(FORMAT), "something else", "a newer Mamori may have written this")])
-    offer = parse(Offer, table, source)
+    offer = parse(Offer, _known(table), source)
     problems = [Problem(source, *problem) for problem in _contradictions(offer)]
     if problems:
         raise BadInputError(problems)
     return offer
+
+
+def _known(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Without keys that a newer Mamori has added. Appliances in the field that refused them could never get the release that knows
+    them; what an old one must not pass over needs another FORMAT."""
+    waves, notes = table.get("waves"), table.get("notes")
+    known = _only(Offer, table)
+    if isinstance(waves, list):
+        known["waves"] = [_only(Wave, wave) if isinstance(wave, Mapping) else wave for wave in waves]
+    if isinstance(notes, Mapping):
+        known["notes"] = _only(ReleaseNotes, notes)
+    return known
+
+
+def _only(schema: type, table: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(schema)}
+    return {key: value for key, value in table.items() if key in names}
 
 
 def _contradictions(offer: Offer) -> list[tuple[str, str, str]]:

@@ -79,14 +79,22 @@ def render_status(status: Mapping[str, Any]) -> str:
     """For people, each line with a newline."""
     lines = [("version", str(status["version"])), ("state", str(status["phase"]))]
     if status["offered"]:
-        lines.append(("offered", str(status["offered"])))
+        source = status.get("source")
+        lines.append(
+            ("offered", f"{status['offered']}{', from a USB stick' if source == 'usb' else f', from {source}' if source else ''}")
+        )
         lines.append(("window", f"{_when(status['activate_after'])} to {_when(status['activate_before'])}"))
     if status["progress_percent"] is not None:
         lines.append(("staging", f"{status['progress_percent']} %, {status['fetched_bytes'] / 1e6:.1f} MB fetched"))
     lines.append(("next", str(status["next_en"]).replace("\n", " ")))
     lines.append(("", str(status["next_ja"]).replace("\n", " ")))
-    for key, label in (("problem", "last problem"), ("check_problem", "repository"), ("settings_problem", "settings")):
-        if status[key]:
+    for key, label in (
+        ("problem", "last problem"),
+        ("check_problem", "repository"),
+        ("stick_problem", "USB stick"),
+        ("settings_problem", "settings"),
+    ):
+        if status.get(key):
             lines.append((label, str(status[key]).replace("\n", " ")))
     asked = _when(status["checked_at"]) if status["checked_at"] else "not yet"
     lines.append(("asked", f"{asked}, channel {status['channel']}, {status['url'] or 'no repository is set'}"))

@@ -49,7 +49,7 @@ LAST_RETRY_S = 6 * 3600
 ARM_RETRY_S = 60
 
 MAX_ATTEMPTS = 40
-"""Some ten days of attempts. Then the release is given up, and people are told."""
+"""Some ten days of attempts. Then people are told, and the release has to be offered anew."""
 
 MAX_HISTORY = 50
 """Outcomes that are kept: ten years of updates."""
@@ -155,8 +155,19 @@ def _changed(journal: Journal, event: Event, _facts: Facts) -> bool:
     return isinstance(event, Offered) and not _is_another(journal, event) and event.offer != _offer(journal)
 
 
+def _changed_or_elsewhere(journal: Journal, event: Event, facts: Facts) -> bool:
+    """Before it is fetched, it also counts where from."""
+    is_elsewhere = isinstance(event, Offered) and not _is_another(journal, event) and event.source != journal.source
+    return is_elsewhere or _changed(journal, event, facts)
+
+
+def _pause_is_over(journal: Journal, facts: Facts) -> bool:
+    """A pause that is longer than any is one of a clock that was ahead then."""
+    return not 0 < journal.retry_at - facts.now <= LAST_RETRY_S
+
+
 def _due(journal: Journal, _event: Event, facts: Facts) -> bool:
-    return facts.now >= journal.retry_at
+    return _pause_is_over(journal, facts)
 
 
 def _window_open(journal: Journal, _event: Event, facts: Facts) -> bool:
@@ -199,7 +210,7 @@ def _lost_boot_state(journal: Journal, _event: Event, facts: Facts) -> bool:
 
 
 def _arming_due(journal: Journal, _event: Event, facts: Facts) -> bool:
-    return not journal.is_armed and facts.now >= journal.retry_at
+    return not journal.is_armed and _pause_is_over(journal, facts)
 
 
 def _stray_trial(_journal: Journal, _event: Event, facts: Facts) -> bool:
@@ -216,13 +227,18 @@ def _nothing(journal: Journal, _event: Event, _facts: Facts) -> Change:
 def _take(journal: Journal, event: Event, facts: Facts) -> Change:
     """A new release; what was known of another one is forgotten."""
     assert isinstance(event, Offered)  # noqa: S101
-    fresh = replace(_forget(journal), offer=event.offer, length=event.length, retry_at=facts.now)
+    fresh = replace(_forget(journal), offer=event.offer, length=event.length, source=event.source, retry_at=facts.now)
     return fresh, ()
 
 
 def _renew(journal: Journal, event: Event, _facts: Facts) -> Change:
     assert isinstance(event, Offered)  # noqa: S101
     return replace(journal, offer=event.offer), ()
+
+
+def _renew_all(journal: Journal, event: Event, _facts: Facts) -> Change:
+    assert isinstance(event, Offered)  # noqa: S101
+    return replace(journal, offer=event.offer, source=event.source), ()
 
 
 def _take_cancelling(journal: Journal, event: Event, facts: Facts) -> Change:
@@ -251,8 +267,10 @@ def _retry_now(journal: Journal, _event: Event, facts: Facts) -> Change:
 
 
 def _fail(journal: Journal, event: Event, facts: Facts) -> Change:
+    """What failed so often for want of a line or a disk says nothing of the release: it may be offered anew."""
     assert isinstance(event, StagingFailed)  # noqa: S101
-    after = _refuse(_end(journal, Result.FAILED, facts, event.problem), _offer(journal).version)
+    after = _end(journal, Result.FAILED, facts, event.problem)
+    after = _refuse(after, _offer(journal).version) if event.is_final else after
     return after, (Tell(NoticeKind.FAILED, _offer(journal), event.problem),)
 
 
@@ -370,7 +388,7 @@ TABLE: tuple[Row, ...] = (
     Row(_P.AVAILABLE, Booted, "a trial of nobody's runs", _runs_stray_trial, _P.AVAILABLE, _leave),
     Row(_P.AVAILABLE, Booted, "a trial of nobody's", _stray_trial, _P.AVAILABLE, _clear),
     Row(_P.AVAILABLE, Offered, "another release", _another_wanted, _P.AVAILABLE, _take),
-    Row(_P.AVAILABLE, Offered, "other times or words", _changed, _P.AVAILABLE, _renew),
+    Row(_P.AVAILABLE, Offered, "other times, words or source", _changed_or_elsewhere, _P.AVAILABLE, _renew_all),
     Row(_P.AVAILABLE, Offered, "withdrawn for another", _another_unwanted, _P.IDLE, _withdraw),
     Row(_P.AVAILABLE, NothingOffered, "withdrawn", _always, _P.IDLE, _withdraw),
     Row(_P.AVAILABLE, Ticked, "notice date", _to_announce, _P.AVAILABLE, _announce),

@@ -18,6 +18,8 @@ from typing import IO, Any, cast
 from tuf.api.exceptions import DownloadError, DownloadHTTPError
 from tuf.ngclient.fetcher import FetcherInterface
 
+from mamori.update.usb import open_plain
+
 STALL_S = 20.0
 """Without a single byte; a mobile line wakes up in two or three seconds."""
 
@@ -78,13 +80,14 @@ class Fetcher(FetcherInterface):
 
 
 def _open_file(url: str) -> IO[bytes]:
+    """A missing file is what a server's 404 is; what is no plain file is not read."""
     path = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
     try:
-        if not path.is_file():
-            raise DownloadHTTPError(f"{path}: no such file", 404)  # the same as a server says
-        return path.open("rb")
-    except OSError as error:
-        raise DownloadError(f"{path}: {error.strerror}") from None
+        return open_plain(path)
+    except FileNotFoundError:
+        raise DownloadHTTPError(f"{path}: no such file", 404) from None
+    except (OSError, ValueError) as error:
+        raise DownloadError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The journal on the data partition: one JSON file, replaced whole, read strictly.
+"""The journal on the data partition: one JSON file, replaced whole, read strictly, but for what a newer image adds.
 
 A journal that cannot be read is no reason to stop: what would be lost is which release is on its way, and that is found again; and
 which versions were refused, which is told. It is kept beside under another name for whoever looks into it.
@@ -6,6 +6,7 @@ which versions were refused, which is told. It is kept beside under another name
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class _Stored:
     refused: tuple[Version, ...]
     minimum_version: Version
     history: tuple[_StoredOutcome, ...]
+    source: _Text = ""
     slot: Slot | None = None
 
 
@@ -83,13 +85,33 @@ def decode_journal(content: bytes, source: str) -> Journal:
     if custom is not None and not isinstance(custom, dict):
         raise JournalError(f"{source}: offer: expected an object")
     offer = decode_offer(custom, f"{source}: offer") if custom is not None else None
-    stored: _Stored = parse(_Stored, table, source)
+    stored: _Stored = parse(_Stored, _known(table), source)
     has_slot = stored.phase in (Phase.STAGING, Phase.STAGED, Phase.ARMED, Phase.TRIAL)
     if (offer is None) != (stored.phase is Phase.IDLE) or (has_slot and stored.slot is None):
         raise JournalError(f"{source}: phase {stored.phase.value} without what belongs to it")
     history = tuple(Outcome(one.version, one.result, one.at, one.reason) for one in stored.history)
     fields = {field.name: getattr(stored, field.name) for field in dataclasses.fields(stored)}
     return Journal(**{**fields, "offer": offer, "history": history})
+
+
+def _known(table: dict[str, Any]) -> dict[str, Any]:
+    """Without what a newer image has added: its trial failed, and what must not be forgotten above all is which version that was.
+    What is not of the shape that is looked for is left for the strict reader."""
+    known = {key: value for key, value in table.items() if key in _names(_Stored)}
+    told, history = known.get("told"), known.get("history")
+    if isinstance(told, list):
+        known["told"] = [kind for kind in told if kind in {kind.value for kind in NoticeKind}]
+    if isinstance(history, list):
+        outcomes = [one for one in history if not isinstance(one, dict) or one.get("result") in {result.value for result in Result}]
+        known["history"] = [
+            {key: value for key, value in one.items() if key in _names(_StoredOutcome)} if isinstance(one, dict) else one
+            for one in outcomes
+        ]
+    return known
+
+
+def _names(schema: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(schema)}
 
 
 def read_journal(path: Path) -> Journal:
@@ -104,7 +126,8 @@ def load_journal(path: Path) -> tuple[Journal, str]:
     try:
         return read_journal(path), ""
     except (MamoriError, UnreadableError) as error:
-        path.replace(path.with_suffix(".bad"))
+        with contextlib.suppress(OSError):  # a disk that can only be read: what is on it stays
+            path.replace(path.with_suffix(".bad"))
         return Journal(), str(error)
 
 

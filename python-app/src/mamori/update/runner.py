@@ -32,6 +32,8 @@ from mamori.update.words import (
     Facts,
     GiveUp,
     Journal,
+    NothingOffered,
+    Offered,
     Phase,
     Repair,
     Stage,
@@ -41,6 +43,10 @@ from mamori.update.words import (
 
 MAX_STEPS = 50
 """Of one thing that happens. More would be a circle in the table; a test looks for one, and a box must not hang on it."""
+
+
+_COMES_AGAIN = (Ticked, Offered, NothingOffered)
+"""What happens anew by itself needs not wait for the disk."""
 
 
 class Hands(Protocol):
@@ -72,6 +78,8 @@ class Runner:
 
     def __init__(self, path: Path, hands: Hands, log: Callable[[int, str], None]) -> None:
         self._path, self._hands, self._log = path, hands, log
+        self._waiting: deque[Event] = deque()
+        self._disk_problem = ""
         self.journal, self.problem = load_journal(path)
         if self.problem:
             log(3, f"the journal cannot be read, a new one is begun: {self.problem}")
@@ -79,8 +87,6 @@ class Runner:
     def start(self) -> None:
         """After a boot, or after the updater alone has started."""
         self.receive(Booted())
-        if self.journal.phase is Phase.TRIAL:
-            self._hands.begin_gate()
 
     def tick(self) -> None:
         """Do all that is due."""
@@ -110,19 +116,28 @@ class Runner:
         return next_deadline(self.journal)
 
     def receive(self, event: Event) -> None:
-        """One thing that happened, and all that follows from it at once."""
-        events = deque([event])
+        """One thing that happened, and all that follows from it at once. While the disk does not take the journal it waits, and is
+        gone on with by `resume`: nobody says a second time that a release was staged."""
+        self._waiting.append(event)
+        self.resume()
+
+    def resume(self) -> None:
+        """Go on with what waits for the disk."""
         for _ in range(MAX_STEPS):
-            if not events:
+            if not self._waiting:
                 return
-            journal, commands = step(self.journal, events.popleft(), self._hands.facts())
+            event = self._waiting[0]
+            journal, commands = step(self.journal, event, self._hands.facts())
             if not self._keep(journal):
+                self._waiting = deque(one for one in self._waiting if not isinstance(one, _COMES_AGAIN))
                 return
-            for command in commands:
-                follows = self._carry_out(command)
-                if follows is not None:
-                    events.append(follows)
+            self._waiting.popleft()
+            follows = [follow for follow in map(self._carry_out, commands) if follow is not None]
+            self._waiting.extendleft(reversed(follows))
+            if isinstance(event, Booted) and self.journal.phase is Phase.TRIAL:
+                self._hands.begin_gate()
         self._log(3, f"the update's machine turns in a circle in phase {self.journal.phase.value}")
+        self._waiting.clear()
 
     def _keep(self, journal: Journal) -> bool:
         """Whether it is on the disk; if not, nothing is done: what cannot be remembered must not happen."""
@@ -131,8 +146,12 @@ class Runner:
         try:
             save_journal(self._path, journal)
         except OSError as error:
-            self._log(3, f"{self._path}: {error.strerror}: the update waits")
+            problem = f"{self._path}: {error.strerror}"
+            if problem != self._disk_problem:  # tried every second, told once
+                self._log(3, f"{problem}: the update waits")
+            self._disk_problem = problem
             return False
+        self._disk_problem = ""
         if journal.phase is not self.journal.phase:
             offer = journal.offer or self.journal.offer
             self._log(5, f"update {offer.version if offer else ''}: {self.journal.phase.value} → {journal.phase.value}")

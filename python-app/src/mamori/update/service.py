@@ -18,10 +18,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mamori.events.record import Action, Event, Function, Heading
 from mamori.events.sender import EventSender
@@ -38,13 +38,15 @@ from mamori.update.bootdisk import BootDisk, Change
 from mamori.update.client import CheckError, Found, Source, Trouble, find_offer
 from mamori.update.clockfloor import is_save_due, save_time
 from mamori.update.dataformat import forget_kept, migrate
+from mamori.update.door import Door, bound
 from mamori.update.fetcher import Fetcher
 from mamori.update.gate import LOOK_EVERY_S, STEADY_LOOKS, find_faults, find_write_fault, gate_within_s
 from mamori.update.notices import notice_text, phase_text, queue_notice
 from mamori.update.runner import Runner
-from mamori.update.settings import Settings, load_identity, read_settings, seconds_of_day, share_of
+from mamori.update.settings import Settings, load_identity, read_settings, seconds_of_day, seconds_until, share_of
 from mamori.update.staging import Staging
 from mamori.update.upstream import Limiter
+from mamori.update.usb import Plug, Sticks, has_repository
 from mamori.update.words import Facts, GateFailed, GatePassed, NothingOffered, Offered, Outcome, Phase, Stage, StagingFailed, Tell
 
 FIRST_CHECK_S = 120.0
@@ -56,8 +58,8 @@ RETRY_S = (300.0, 900.0, 3600.0, 4 * 3600.0)
 
 TICK_S = 1.0
 STATUS_EVERY_S = 2.0
-MAX_COMMAND_BYTES = 4096
-CLIENT_WITHIN_S = 5.0
+ANYWAY_EVERY_S = 60.0
+"""The machine is asked what is due even before its deadline: after a clock that was set back, that may be years away."""
 
 INSPECTION = "inspect"
 """The feature of an image that looks at packets; every image without features named has it too."""
@@ -74,7 +76,10 @@ class Service:
         self._identity = load_identity(device.identity)
         self._ends: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._staging: Staging | None = None
+        self._sticks = Sticks(device.sticks)
         self._found: Found | None = None
+        self._found_on: Plug | None = None
+        self._stick_problem = ""
         self._is_checking = False
         self._check_problem = ""
         self._checked_at = 0
@@ -83,7 +88,9 @@ class Service:
         self._status_at = 0.0
         self._stop = threading.Event()
         self._history: tuple[Outcome, ...] | None = None
-        device.update.mkdir(parents=True, exist_ok=True)
+        self._anyway_at = 0.0
+        with contextlib.suppress(OSError):  # a disk that takes nothing is told wherever something has to be written
+            device.update.mkdir(parents=True, exist_ok=True)
         self._read_settings()
         self._runner = Runner(device.journal, self, log)
 
@@ -105,7 +112,7 @@ class Service:
             self._check_at = time.monotonic()
             return
         partitions = {"rootfs": self._device.root_partition(slot), "boot": self._device.boot_partition(slot)}
-        self._staging = Staging(command, found.url, Limiter(self._settings.bytes_per_s), partitions)
+        self._staging = Staging(command, found.url, Limiter(self._settings.bytes_per_s), partitions, sha256=found.sha256)
         self._staging.start()
 
     def cancel_staging(self) -> None:
@@ -132,61 +139,105 @@ class Service:
 
     # --- jobs --------------------------------------------------------------------------------------------------------------
 
-    def _begin_check(self) -> None:
-        if not self._is_checking and self._settings.url:
-            self._is_checking = True
-            source = Source(self._settings.url)
-            threading.Thread(target=self._check, args=(source,), name="check", daemon=True).start()
+    def _begin_check(self, plug: Plug | None = None) -> None:
+        """Of the stick, or of the repository that the settings name."""
+        if self._is_checking or (plug is None and not self._settings.url):
+            return
+        self._is_checking = True
+        threading.Thread(target=self._check, args=(plug, self._settings), name="check", daemon=True).start()
 
-    def _check(self, source: Source) -> None:
+    def _check(self, plug: Plug | None, settings: Settings) -> None:
         """In its thread: ask, and hand what was heard to the loop."""
-        device = self._device
+        folder = self._sticks.repository(plug) if plug is not None else None
+        if folder is not None and not has_repository(folder):
+            self._ends.put(lambda: self._hear_of_no_repository())
+            return
+        source = Source(folder.absolute().as_uri() if folder is not None else settings.url)
         try:
-            found = find_offer(
-                source,
-                self._release.update.compatible,
-                self._settings.channel,
-                trusted=device.update / "tuf",
-                anchor=device.tuf_anchor,
-                fetcher=Fetcher(),
-            )
+            found = self._find(source, settings)
         except MamoriError as error:
             caught = error
-            self._ends.put(lambda: self._hear_trouble(caught))
+            self._ends.put(lambda: self._hear_trouble(caught, plug))
             return
-        self._ends.put(lambda: self._hear(found))
+        except Exception as error:  # a mistake of ours must not end all checks for ever
+            mistake = MamoriError(f"the check ended by a mistake of ours: {error!r}")
+            self._ends.put(lambda: self._hear_trouble(mistake, plug))
+            return
+        self._ends.put(lambda: self._hear(found, plug))
 
-    def _hear(self, found: Found | None) -> None:
-        self._is_checking, self._failures, self._check_problem = False, 0, ""
-        self._checked_at = int(time.time())
-        self._check_at = time.monotonic() + CHECK_EVERY_S
-        if found is not None and self._settings.pin not in (None, found.offer.version):
-            found = None
-        if found is not None and not may_have(found.offer, share_of(self._identity, found.offer.version), time.time()):
-            found = None
-            self._check_at = time.monotonic() + RETRY_S[2]  # its wave may begin soon
-        self._found = found
-        self._runner.receive(Offered(found.offer, found.length) if found is not None else NothingOffered())
+    def _find(self, source: Source, settings: Settings) -> Found | None:
+        device, compatible = self._device, self._release.update.compatible
+        trusted = device.update / "tuf"
+        return find_offer(source, compatible, settings.channel, trusted=trusted, anchor=device.tuf_anchor, fetcher=Fetcher())
 
-    def _hear_trouble(self, error: MamoriError) -> None:
+    def _hear_of_no_repository(self) -> None:
+        """A stick with photographs."""
         self._is_checking = False
-        if str(error) != self._check_problem:
-            self._log(4, str(error))
+
+    def _hear(self, found: Found | None, plug: Plug | None) -> None:
+        now = time.time()
+        self._is_checking = False
+        if plug is None:
+            self._failures, self._check_problem, self._checked_at = 0, "", int(now)
+            self._check_at = time.monotonic() + seconds_until(seconds_of_day(self._identity), now)
+        self._stick_problem = ""
+        hindrance = self._hindrance(found, now)
+        if hindrance:
+            found = None
+            if plug is None:
+                self._check_at = min(self._check_at, time.monotonic() + RETRY_S[2])  # its wave may begin soon
+        if plug is not None:
+            self._stick_problem = hindrance
+            self._log(5, f"stick {plug.name}: {hindrance or 'its repository is sound'}")
+        self._found, self._found_on = found, plug
+        self._runner.receive(Offered(found.offer, found.length, _origin(found.url)) if found is not None else NothingOffered())
+        if plug is not None and found is not None:
+            self._runner.hurry_staging()  # somebody stands there and waits
+
+    def _hindrance(self, found: Found | None, now: float) -> str:
+        """Why what the repository has is not for this box now; "" if it is."""
+        if found is None:
+            return "there is no release for this kind of box"
+        version = found.offer.version
+        if self._settings.pin not in (None, version):
+            return f"version {version} is there, but the settings want {self._settings.pin} and no other"
+        if not may_have(found.offer, share_of(self._identity, version), now):
+            return f"version {version} is there, but its turn for this box has not come yet"
+        return ""
+
+    def _hear_trouble(self, error: MamoriError, plug: Plug | None) -> None:
+        self._is_checking = False
+        words = f"stick {plug.name}: {error}" if plug is not None else str(error)
+        if words not in (self._check_problem, self._stick_problem):
+            self._log(4, words)
             if isinstance(error, CheckError) and error.trouble is Trouble.REFUSED:
-                self._event("update-refused", str(error))
-        self._check_problem = str(error)
+                self._event("update-refused", words)
+        if plug is not None:
+            self._stick_problem = words
+            return
+        self._check_problem = words
         pause_s = RETRY_S[min(self._failures, len(RETRY_S) - 1)]
         self._failures += 1
         self._check_at = time.monotonic() + pause_s * (1 + random.random() / 3)  # noqa: S311 (no secret)
+
+    def _tend_sticks(self) -> None:
+        """New ones are looked at, one after the other; what was found on one that is gone cannot be had any more."""
+        self._sticks.look()
+        if self._found_on is not None and not self._sticks.has(self._found_on):
+            self._log(5, f"stick {self._found_on.name}: pulled out")
+            self._found = self._found_on = None
+            self._stick_problem = ""
+            self._check_at = time.monotonic()
+        if not self._is_checking and (plug := self._sticks.next()) is not None:
+            self._read_settings()
+            self._begin_check(plug)
 
     def _watch_trial(self) -> None:
         """In its thread: look until all is well for a while, or the time is over."""
         deadline, steady, faults = time.monotonic() + gate_within_s(os.environ), 0, ["it was not looked at"]
         inspects = not self._release.features or INSPECTION in self._release.features
         while time.monotonic() < deadline and not self._stop.wait(LOOK_EVERY_S):
-            faults = find_faults(read_status(self._device, time.time(), time.monotonic()), inspects=inspects)
-            if not faults and (fault := find_write_fault(self._device.update)):
-                faults = [fault]
+            faults = self._look_at_trial(inspects=inspects)
             steady = 0 if faults else steady + 1
             if steady >= STEADY_LOOKS:
                 self._ends.put(lambda: self._runner.receive(GatePassed()))
@@ -195,13 +246,20 @@ class Service:
             reason = "; ".join(faults)[:500]
             self._ends.put(lambda: self._runner.receive(GateFailed(reason)))
 
+    def _look_at_trial(self, *, inspects: bool) -> list[str]:
+        """A look that ends by a mistake of ours is a fault of this release."""
+        try:
+            faults = find_faults(read_status(self._device, time.time(), time.monotonic()), inspects=inspects)
+        except Exception as error:
+            return [f"the gate itself failed: {error!r}"]
+        fault = find_write_fault(self._device.update) if not faults else ""
+        return [fault] if fault else faults
+
     # --- the loop ----------------------------------------------------------------------------------------------------------
 
     def run(self, stop: int, listener: socket.socket) -> None:
         """Until something can be read from `stop`."""
-        poll = select.poll()
-        poll.register(stop, select.POLLIN)
-        poll.register(listener, select.POLLIN)
+        door = Door(listener, self._obey)
         self._runner.start()
         self._migrate()
         if self._runner.journal.phase is Phase.AVAILABLE:
@@ -209,15 +267,15 @@ class Service:
         watchdog_s = parse_watchdog(os.environ, os.getpid())
         self._notify("READY=1")
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll(TICK_S * 1000)}
+            ready = _wait([(stop, select.POLLIN), *door.wanted()])
             if stop in ready:
                 break
-            if listener.fileno() in ready:
-                self._answer(listener)
+            door.serve(ready, time.monotonic())
             self._turn()
             if watchdog_s:
                 self._notify("WATCHDOG=1")
         self._stop.set()
+        door.close()
         self.cancel_staging()
         self._events.close()
 
@@ -233,14 +291,17 @@ class Service:
                 self._log(4, f"staging: {staging.result.problem}")
             self._runner.receive(staging.result)
         now = time.monotonic()
-        if now >= self._check_at:
-            self._check_at = now + CHECK_EVERY_S
+        self._tend_sticks()
+        if now >= self._check_at and not self._is_checking:
             self._read_settings()
+            self._check_at = now + (CHECK_EVERY_S if self._settings.url else RETRY_S[0])
             self._begin_check()
+        self._runner.resume()
         deadline = self._runner.next_deadline()
         # What the journal remembers says where nothing is: the repository is asked first.
         is_known = self._found is not None or self._runner.journal.phase is not Phase.AVAILABLE
-        if deadline is not None and time.time() >= deadline and is_known:
+        if deadline is not None and (time.time() >= deadline or now >= self._anyway_at) and is_known:
+            self._anyway_at = now + ANYWAY_EVERY_S
             self._runner.tick()
         self._events.flush(now)
         if self._runner.journal.history != self._history:
@@ -251,19 +312,6 @@ class Service:
             self._save_time()
 
     # --- commands ----------------------------------------------------------------------------------------------------------
-
-    def _answer(self, listener: socket.socket) -> None:
-        """One command of one client: a line of JSON in, a line of JSON out. Who may connect is the socket's mode."""
-        with contextlib.suppress(OSError, ValueError):
-            client, _ = listener.accept()
-            with client:
-                client.settimeout(CLIENT_WITHIN_S)
-                asked = json.loads(client.recv(MAX_COMMAND_BYTES))
-                try:
-                    answer = {"ok": True, **self._obey(str(asked.get("command")))}
-                except MamoriError as error:
-                    answer = {"ok": False, "problem": str(error)}
-                client.sendall(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
 
     def _obey(self, command: str) -> dict[str, Any]:
         journal = self._runner.journal
@@ -276,6 +324,9 @@ class Service:
                     raise MamoriError("there is no `url` in the settings", f"write it into {self._device.update / 'settings.toml'}")
                 self._begin_check()
                 return {}
+            case "stage" if journal.phase is Phase.AVAILABLE and self._found is None:
+                self._begin_check()
+                raise MamoriError("nobody has it now: plug the stick in again, or wait until the repository has been asked")
             case "stage" if journal.phase is Phase.AVAILABLE:
                 self._runner.hurry_staging()
                 return {}
@@ -298,6 +349,7 @@ class Service:
             "phase": journal.phase.value,
             "version": self._release.version,
             "offered": journal.offer.version if journal.offer is not None else None,
+            "source": journal.source or None,
             "next_ja": text.ja,
             "next_en": text.en,
             "is_armed": journal.is_armed,
@@ -308,6 +360,7 @@ class Service:
             "attempts": journal.attempts,
             "problem": journal.problem,
             "check_problem": self._check_problem,
+            "stick_problem": self._stick_problem,
             "settings_problem": self._settings_problem,
             "checked_at": self._checked_at or None,
             "is_checking": self._is_checking,
@@ -367,6 +420,20 @@ class Service:
             self._log(4, f"cannot notify the service manager: {error}")
 
 
+def _wait(wanted: list[tuple[int, int]]) -> set[int]:
+    """Which descriptors are ready; nobody after TICK_S."""
+    poll = select.poll()
+    for descriptor, events in wanted:
+        poll.register(descriptor, events)
+    return {descriptor for descriptor, _ in poll.poll(TICK_S * 1000)}
+
+
+def _origin(url: str) -> str:
+    """Where a bundle comes from, in a word for people: `usb`, or the server."""
+    parts = urlsplit(url)
+    return "usb" if parts.scheme == "file" else f"{parts.scheme}://{parts.netloc}"[:200]
+
+
 def run_service(device: Device, release: Release, log: Callable[[int, str], None]) -> None:
     """Update until SIGTERM."""
     stop, stopped = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -376,17 +443,3 @@ def run_service(device: Device, release: Release, log: Callable[[int, str], None
     service = Service(device, release, log)
     with bound(device.update_runtime / "socket") as listener:
         service.run(stop, listener)
-
-
-@contextlib.contextmanager
-def bound(path: Path) -> Iterator[socket.socket]:
-    """The command socket: its owner and group may ask."""
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listener:
-        listener.bind(str(path))
-        path.chmod(0o660)
-        listener.listen(8)
-        try:
-            yield listener
-        finally:
-            path.unlink(missing_ok=True)

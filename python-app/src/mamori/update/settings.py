@@ -8,6 +8,7 @@ rate_kbit_s = 8000           # how much of the office's line staging may take; 0
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from mamori.formats.strict import Between, Matches, parse, read_toml
 
 DEFAULT_RATE_KBIT_S = 8000
 """A slow office has 20 Mbit/s. A release of 20 MB of changed blocks takes 20 s at this rate, a whole one four minutes."""
+
+DAY_S = 86_400
+LEAST_PAUSE_S = 3600
 
 _ID = r"[0-9a-f]{32}"
 
@@ -59,8 +63,9 @@ def load_identity(path: Path) -> str:
     if Matches(_ID, "").accepts(text):
         return text
     fresh = secrets.token_hex(16)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(path, f"{fresh}\n".encode())
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, f"{fresh}\n".encode())
     return fresh
 
 
@@ -71,4 +76,10 @@ def share_of(identity: str, version: str) -> int:
 
 def seconds_of_day(identity: str) -> int:
     """When this appliance asks, so that not all do at once."""
-    return int.from_bytes(hashlib.sha256(f"{identity} asks".encode()).digest()[:8]) % 86_400
+    return int.from_bytes(hashlib.sha256(f"{identity} asks".encode()).digest()[:8]) % DAY_S
+
+
+def seconds_until(second_of_day: int, now: float) -> float:
+    """How long until it is that second of a day (UTC) again, but never less than an hour: who has just asked need not ask again."""
+    pause_s = (second_of_day - now) % DAY_S
+    return pause_s if pause_s >= LEAST_PAUSE_S else pause_s + DAY_S

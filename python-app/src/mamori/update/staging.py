@@ -65,11 +65,13 @@ class BundleInfo:
 
 
 class Staging(threading.Thread):
-    """One attempt. `result` is there when it has ended; `progress` are percent, `fetched_bytes` what came over the line."""
+    """One attempt. `result` is there when it has ended; `progress` are percent, `fetched_bytes` what came over the line. `sha256`
+    is TUF's word on the whole bundle: without it nothing that goes wrong is final."""
 
-    def __init__(self, command: Stage, url: str, limiter: Limiter, partitions: dict[str, Path]) -> None:
+    def __init__(self, command: Stage, url: str, limiter: Limiter, partitions: dict[str, Path], *, sha256: str = "") -> None:
         super().__init__(name="staging", daemon=True)
         self._command, self._url, self._limiter, self._partitions = command, url, limiter, partitions
+        self._sha256 = sha256
         self._stop = threading.Event()
         self._upstream: Upstream | None = None
         self.result: Staged | StagingFailed | None = None
@@ -90,13 +92,31 @@ class Staging(threading.Thread):
             self._stage()
             self.result = Staged()
         except (StagingError, UpstreamError) as error:
-            self.result = StagingFailed(str(error)[:500], error.is_final)
+            self.result = StagingFailed(str(error)[:500], error.is_final and self._has_come_as_named())
         except (MamoriError, OSError) as error:
             self.result = StagingFailed(str(error)[:500])
+        except Exception as error:  # a mistake of ours in this thread must not leave the machine waiting for ever
+            self.result = StagingFailed(f"staging ended by a mistake of ours: {error!r}"[:500])
+
+    def _has_come_as_named(self) -> bool:
+        """Whether what was refused is the bundle that TUF named. A stick's bad copy, or somebody on the line who gives other bytes,
+        must not be able to have a release given up for good; so before that all of it is fetched once, and hashed."""
+        try:
+            self._upstream = open_upstream(self._url, self._command.length, self._limiter)
+            digest = hashlib.sha256()
+            for piece in self._upstream.read(0, self._command.length):
+                digest.update(piece)
+                if self._stop.is_set():
+                    return False
+        except UpstreamError:
+            return False
+        return digest.hexdigest() == self._sha256
 
     def _stage(self) -> None:
         offer = self._command.offer
         self._upstream = open_upstream(self._url, self._command.length, self._limiter)
+        if self._stop.is_set():  # before there was anything that could be told to stop
+            raise StagingError("stopped")
         server = BundleServer(self._upstream, pin_tail(self._upstream, self._command.length))
         try:
             info = inspect_bundle(server.url)

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mamori.formats.problems import MamoriError
+from mamori.update.usb import open_plain
 
 STALL_S = 20.0
 """Without a byte, and for a connection to come about."""
@@ -166,30 +167,36 @@ class HttpUpstream:
 
 
 class FileUpstream:
-    """A bundle in a file, behind a `file:` URL."""
+    """A bundle in a file, behind a `file:` URL. A stick may be pulled out at any moment, and its copy be half of one: neither says
+    anything about the release."""
 
     def __init__(self, url: str, length: int) -> None:
         self._path, self._length = Path(unquote(urlsplit(url).path)), length
+        self._stop = threading.Event()
         self.fetched_bytes = 0
 
     def stop(self) -> None:
-        """Nothing waits here."""
+        """Whoever reads gets no more."""
+        self._stop.set()
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         try:
-            with self._path.open("rb") as file:
+            with open_plain(self._path) as file:
                 if file.seek(0, 2) != self._length:
-                    raise UpstreamError(f"{self._path}: not {self._length} bytes", is_final=True)
+                    raise UpstreamError(f"{self._path.name}: the stick's copy has {file.tell()} bytes, not {self._length}")
                 file.seek(start)
                 while start < end:
                     piece = file.read(min(CHUNK_BYTES, end - start))
                     if not piece:
-                        raise UpstreamError(f"{self._path}: ends too early", is_final=True)
+                        raise UpstreamError(f"{self._path.name}: the stick's copy ends too early")
+                    if self._stop.is_set():
+                        raise UpstreamError("stopped", is_final=True)
                     start += len(piece)
                     self.fetched_bytes += len(piece)
                     yield piece
-        except OSError as error:
-            raise UpstreamError(f"{self._path}: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UpstreamError(f"{self._path.name}: the stick cannot be read: {reason}") from None
 
 
 Upstream = HttpUpstream | FileUpstream

@@ -49,13 +49,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Journal:
-    """All that the updater must not forget. `offer` and `length` (bytes of the bundle) are the release that is on its way, `slot`
-    is where it goes, `told` what people know of it. `refused` are versions that are not tried again, `minimum_version` only moves
-    up, `problem` is the last one. Times are Unix seconds."""
+    """All that the updater must not forget. `offer` and `length` (bytes of the bundle) are the release that is on its way, `source`
+    says where from (`usb`, or a server), `slot` is where it goes, `told` what people know of it. `refused` are versions not to be
+    tried again, `minimum_version` only moves up, `problem` is the last one. Times are Unix seconds."""
 
     phase: Phase = Phase.IDLE
     offer: Offer | None = None
     length: int = 0
+    source: str = ""
     slot: Slot | None = None
     since: int = 0
     attempts: int = 0
@@ -90,10 +91,11 @@ class Booted:
 
 @dataclass(frozen=True)
 class Offered:
-    """The repository offers this to us now; `length` in bytes."""
+    """The repository offers this to us now; `length` in bytes, `source` as in the journal."""
 
     offer: Offer
     length: int
+    source: str = ""
 
 
 @dataclass(frozen=True)
