@@ -74,7 +74,7 @@ class Store:
 
     def read(self, role: str) -> Metadata[Any]:
         """The published metadata of a role."""
-        return _read(self._path(role, self._version(role)))
+        return self._read(role, self._version(role))
 
     def root(self) -> bytes:
         """The first root metadata that this repository has."""
@@ -83,9 +83,8 @@ class Store:
     def past(self, role: str) -> Iterator[Metadata[Any]]:
         """All that was ever published of a role, the newest first."""
         for version in range(self._version(role), 0, -1):
-            path = self._path(role, version)
-            if path.exists():
-                yield _read(path)
+            if self._path(role, version).exists():
+                yield self._read(role, version)
 
     def publish(self, changed: Iterable[tuple[str, Metadata[Any]]]) -> None:
         """Write the roles in this order, each for good before the next."""
@@ -100,7 +99,7 @@ class Store:
         path = self._staged / f"{role}.json"
         if not path.exists():
             return None
-        staged = _read(path)
+        staged = _read(path, role)
         is_old = self.exists() and staged.signed.version <= self.read(role).signed.version
         return None if is_old else staged
 
@@ -136,13 +135,23 @@ class Store:
     def _version(self, role: str) -> int:
         if role == "root":
             return max(self._roots(), default=1)
-        timestamp = _read(self._path(TIMESTAMP, 0)).signed
+        timestamp = self._read(TIMESTAMP, 0).signed
         if role == TIMESTAMP:
             return int(timestamp.version)
         snapshot = int(timestamp.snapshot_meta.version)
         if role == "snapshot":
             return snapshot
-        return int(_read(self._path("snapshot", snapshot)).signed.meta[f"{role}.json"].version)
+        meta = self._read("snapshot", snapshot).signed.meta.get(f"{role}.json")
+        if meta is None:
+            raise RepositoryFilesError(f"{self._path('snapshot', snapshot)}: it does not name {role}")
+        return int(meta.version)
+
+    def _read(self, role: str, version: int) -> Metadata[Any]:
+        path = self._path(role, version)
+        found = _read(path, role)
+        if version and found.signed.version != version:
+            raise RepositoryFilesError(f"{path}: expected version {version}, got {found.signed.version}")
+        return found
 
     def _roots(self) -> list[int]:
         found = (_ROOT_NAME.fullmatch(path.name) for path in self._metadata.glob("*.root.json"))
@@ -176,13 +185,17 @@ def write_whole(path: Path, content: bytes) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Metadata[Any]:
+def _read(path: Path, role: str) -> Metadata[Any]:
     try:
-        return Metadata.from_bytes(path.read_bytes())
+        found: Metadata[Any] = Metadata.from_bytes(path.read_bytes())
     except OSError as error:
         raise RepositoryFilesError(f"{path}: {error.strerror}", "`./inv repo init` makes a repository") from None
     except RepositoryError as error:
         raise RepositoryFilesError(f"{path}: no TUF metadata: {error}") from None
+    kind = role if role in ("root", "snapshot", TIMESTAMP) else "targets"
+    if found.signed.type != kind:
+        raise RepositoryFilesError(f"{path}: expected {kind}, got {found.signed.type}")
+    return found
 
 
 def _copy(source: Path, target: Path) -> tuple[str, int]:

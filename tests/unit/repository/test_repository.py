@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +89,93 @@ def test_what_is_withdrawn_leaves_its_place_to_the_one_before(repository: Reposi
         repository.withdraw(COMPATIBLE, Channel.STABLE, "2026.12.0", NOW)
     repository.withdraw(COMPATIBLE, Channel.STABLE, "2026.12.1", NOW)
     assert version_of(client) == "2026.12.0"
+
+
+def test_what_was_withdrawn_does_not_come_back(repository: Repository, client: Client, bundle: Path) -> None:
+    repository.add_release(bundle, make_offer("2026.12.0"), NOW)
+    for version in ("2026.12.1", "2026.12.2"):
+        repository.add_release(bundle, make_offer(version), NOW)
+        repository.refresh(NOW + 310 * DAY_S)  # a new version of the role with nothing new in it
+        repository.withdraw(COMPATIBLE, Channel.STABLE, version, NOW)
+        assert version_of(client) == "2026.12.0"
+    repository.withdraw(COMPATIBLE, Channel.STABLE, "2026.12.0", NOW)
+    assert client.target() is None
+
+
+def test_a_bundle_that_is_replaced_while_its_release_waits_is_released_as_it_was(
+    repository: Repository, keys: Keys, client: Client, bundle: Path
+) -> None:
+    folder = repository.store.folder
+    open_repository(folder, keys, keys.only(firmware=[0])).add_release(bundle, make_offer("2026.12.0"), NOW)
+    bundle.write_bytes(b"another bundle")
+    open_repository(folder, keys, keys.only(firmware=[1])).sign(NOW)
+    assert client.download() == b"a bundle"
+
+
+def test_what_waits_can_be_given_up(repository: Repository, keys: Keys, client: Client, bundle: Path) -> None:
+    open_repository(repository.store.folder, keys, keys.only(firmware=[0])).add_release(bundle, make_offer("2026.12.0"), NOW)
+    assert [one.offer.version for one in repository.waiting_releases().values()] == ["2026.12.0"]
+    assert repository.drop() == ("firmware",)
+    assert repository.waiting_releases() == {}
+    repository.add_release(bundle, make_offer("2026.12.0"), NOW)
+    assert version_of(client) == "2026.12.0"
+
+
+def test_a_web_server_may_read_what_a_careful_person_publishes(tmp_path: Path, keys: Keys, bundle: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        repository = open_repository(tmp_path / "careful", keys)
+        repository.init(NOW)
+        repository.add_release(bundle, make_offer("2026.12.0"), NOW)
+    finally:
+        os.umask(before)
+    published = [path for part in ("metadata", "targets") for path in (tmp_path / "careful" / part).rglob("*")]
+    assert len(published) >= 9
+    assert {path.stat().st_mode & 0o777 for path in published} == {0o644, 0o755}
+
+
+def test_two_at_once_do_one_after_the_other(repository: Repository, keys: Keys, client: Client, tmp_path: Path) -> None:
+    versions = [f"2026.12.{number}" for number in range(6)]
+    refused = []
+
+    def release(version: str) -> None:
+        (tmp_path / version).write_bytes(version.encode())
+        try:
+            open_repository(repository.store.folder, keys).add_release(tmp_path / version, make_offer(version), NOW)
+        except PublishError:
+            refused.append(version)  # a later one was faster
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(release, versions))
+    released = [metadata.signed for metadata in repository.store.past("firmware")]
+    assert [one.version for one in released] == list(range(len(versions) - len(refused) + 1, 0, -1))
+    assert version_of(client) == versions[-1]
+    assert client.download() == versions[-1].encode()
+
+
+def test_who_holds_the_lock_for_ever_is_told_of(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "LOCK_WITHIN_S", 0.2)
+    with repository.store.locked(), pytest.raises(store_module.RepositoryFilesError, match="has been at work on it"):
+        repository.refresh(NOW)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        pytest.param(lambda folder: (folder / "1.targets.json").unlink(), "No such file", id="a file is missing"),
+        pytest.param(lambda folder: (folder / "1.firmware.json").write_text("{}"), "no TUF metadata", id="a file is empty"),
+        pytest.param(lambda folder: (folder / "timestamp.json").write_bytes(b"\xff" * 99), "no TUF metadata", id="a file is noise"),
+        pytest.param(
+            lambda folder: shutil.copy(folder / "1.feeds.json", folder / "1.snapshot.json"),
+            "expected snapshot",
+            id="a file is another",
+        ),
+    ],
+)
+def test_a_damaged_repository_is_told_in_one_line(repository: Repository, damage: Callable[[Path], object], told: str) -> None:
+    damage(repository.store.folder / "metadata")
+    with pytest.raises(store_module.RepositoryFilesError, match=told):
+        repository.refresh(NOW)
 
 
 def test_two_people_release_in_two_sittings(repository: Repository, keys: Keys, client: Client, bundle: Path) -> None:
