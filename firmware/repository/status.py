@@ -105,8 +105,8 @@ def pending_lines(pending: Sequence[Pending]) -> Iterator[str]:
     """What waits, and what to do about it."""
     for one in pending:
         yield f"{one.role} waits: {one.has} of {one.needs} signatures"
-    if all(one.is_complete for one in pending) and pending:
-        yield "all signatures are there: `./inv repo sign` where the keys of snapshot and timestamp are publishes it"
+    if pending and all(one.is_complete or one.role in ("snapshot", "timestamp") for one in pending):
+        yield "all people have signed: `./inv repo sign` where the keys of snapshot and timestamp are publishes it"
     elif pending:
         yield "the next person runs `./inv repo sign` with another key"
 
