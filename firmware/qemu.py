@@ -127,9 +127,18 @@ def plan_machine(board: Board, media: Media, accelerator: Accelerator, cables: M
 
 @contextlib.contextmanager
 def start_machine(
-    board: Board, folder: Path, media: Media, *, lan: str = "", wan: str = "", accelerator: Accelerator, foreground: bool = False
+    board: Board,
+    folder: Path,
+    media: Media,
+    *,
+    lan: str = "",
+    wan: str = "",
+    accelerator: Accelerator,
+    foreground: bool = False,
+    serial_number: str = "",
 ) -> Iterator[Machine]:
-    """The machine, running until the block is left. `lan` and `wan` name network namespaces.
+    """The machine, running until the block is left. `lan` and `wan` name network namespaces, `serial_number` is what its nameplate
+    says (SMBIOS, type 1).
 
     Its console is on our terminal in the `foreground`, otherwise in the log below `folder`.
     """
@@ -140,6 +149,7 @@ def start_machine(
         backends = {"wan": f"user,hostfwd=tcp:127.0.0.1:{ssh_port}-:22", "lan": _NOWHERE}
         backends |= {port: f"tap,fd={descriptor}" for port, descriptor in taps.items()}
         argv = [*plan_machine(board, media, accelerator, backends), *_plan_console(folder, foreground)]
+        argv += ["-smbios", f"type=1,serial={serial_number.replace(',', ',,')}"] if serial_number else []
         (folder / SERIAL).unlink(missing_ok=True)
         started = time.monotonic()
         stdin = None if foreground else PIPE

@@ -24,6 +24,8 @@ from mamori.formats.problems import MamoriError
 INDEX = "block-hash-index"
 """RAUC's adaptive mode: hashes of the blocks of an image, beside it in the bundle."""
 
+IMAGES = (ROOT_IN_BUNDLE, BOOT_IN_BUNDLE)
+
 MANIFEST = "manifest.raucm"
 
 _LENGTH_BYTES = 8
@@ -109,12 +111,11 @@ def check_payload(case: Case, bundle: Path, manifest: Manifest) -> None:
 def _check_images(manifest: Manifest, content: Path, what: str) -> None:
     """The files, their hashes, and the index that keeps an update over a thin line small."""
     files = {path.name: path for path in content.iterdir()}
-    check_names(files, {MANIFEST, BOOT_IN_BUNDLE, ROOT_IN_BUNDLE, f"{ROOT_IN_BUNDLE}.{INDEX}"}, what)
+    check_names(files, {MANIFEST, *IMAGES, *(f"{name}.{INDEX}" for name in IMAGES)}, what)
     images = {entry["filename"]: entry for entry in manifest.images}
-    check_names({name: content / name for name in images}, {BOOT_IN_BUNDLE, ROOT_IN_BUNDLE}, f"{what}: {MANIFEST}")
+    check_names({name: content / name for name in images}, set(IMAGES), f"{what}: {MANIFEST}")
     for name, entry in images.items():
         if file_sha256(files[name]) != entry["checksum"]:
             raise MamoriError(f"{what}: {name}: expected SHA-256 {entry['checksum']}, as the signed manifest says, got another")
-    adaptive = images[ROOT_IN_BUNDLE].get("adaptive")
-    if adaptive != [INDEX]:
-        raise MamoriError(f"{what}: {MANIFEST}: image.rootfs.adaptive: expected {INDEX}, got {adaptive}")
+        if (adaptive := entry.get("adaptive")) != [INDEX]:
+            raise MamoriError(f"{what}: {MANIFEST}: {name}: adaptive: expected {INDEX}, got {adaptive}")

@@ -255,7 +255,7 @@ IN_THE_BUNDLE: dict[str, tuple[Attack, str]] = {
         "compatible: expected mamori-qemu-x86_64-lab, got mamori-utm-x86_64-lab",
     ),
     "a bundle without an index": (
-        lambda r: r.make_bundle(edit_manifest("adaptive=block-hash-index\n", "")),
+        lambda r: r.make_bundle(edit_manifest("rootfs.img\nadaptive=block-hash-index\n", "rootfs.img\n")),
         "rootfs.img.block-hash-index is missing",
     ),
     "a kernel for another root": (other_boot_slot, "rootfs.img: does not verify against the root hash"),

@@ -77,18 +77,34 @@ def start_box(
 ) -> Iterator[tuple[Machine, Media]]:
     """A machine on its way up from a factory disk that `edit` has changed, `grow_bytes` larger than the image. Its memory is the
     board's, unless `memory_mib` says otherwise."""
-    variables = build_varstore(Workspace(Console()), built.signer.keyset)
     with tempfile.TemporaryDirectory(prefix="mamori-box-") as name:
-        size_bytes = built.disk.stat().st_size + grow_bytes
-        media, _ = prepare_media(Path(name), built.disk, variables, size_bytes=size_bytes)
+        media = prepare_box(built, Path(name), grow_bytes)
         edit(media.disk)
-        cables = {"wan": office.wan, "lan": office.lan} if office else {}
-        board = built.image.board
-        if memory_mib:
-            assert board.qemu is not None
-            board = replace(board, qemu=replace(board.qemu, memory_mib=memory_mib))
-        with start_machine(board, Path(name), media, accelerator=choose_accelerator(), **cables) as machine:
+        with start_again(built, media, office=office, memory_mib=memory_mib) as machine:
             yield machine, media
+
+
+def prepare_box(built: Built, folder: Path, grow_bytes: int = 0) -> Media:
+    """A factory disk in `folder`, `grow_bytes` larger than the image, and firmware with the keys."""
+    variables = build_varstore(Workspace(Console()), built.signer.keyset)
+    media, _ = prepare_media(folder, built.disk, variables, size_bytes=built.disk.stat().st_size + grow_bytes)
+    return media
+
+
+@contextlib.contextmanager
+def start_again(
+    built: Built, media: Media, *, office: Office | None = None, memory_mib: int = 0, serial_number: str = ""
+) -> Iterator[Machine]:
+    """The plug goes in: a machine on its way up from a disk as it is. The log of its console begins anew."""
+    cables = {"wan": office.wan, "lan": office.lan} if office else {}
+    board = built.image.board
+    if memory_mib:
+        assert board.qemu is not None
+        board = replace(board, qemu=replace(board.qemu, memory_mib=memory_mib))
+    folder = media.disk.parent
+    accelerator = choose_accelerator()
+    with start_machine(board, folder, media, accelerator=accelerator, serial_number=serial_number, **cables) as machine:
+        yield machine
 
 
 @contextlib.contextmanager

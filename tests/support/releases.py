@@ -92,7 +92,8 @@ class ReleaseCopy:
             writes=[self.work],
             explain="unpack the bundle",
         )
-        (content / "rootfs.img.block-hash-index").unlink()
+        for index in content.glob("*.block-hash-index"):
+            index.unlink()
         (content / "manifest.raucm").write_text(self.built.rendered["rauc/manifest.raucm"])
         change(content)
         self.bundle.unlink()
