@@ -4,7 +4,8 @@
 
 RAUC thinks of one step, "install and make it first". Ours are two, and RAUC has only the first: it may spoil a slot before
 it writes it, and nothing that it says here arms one (docs/update.md §4.4, §5.2). Spoiled is a slot by the first sector of its boot
-partition, without which the loader finds no file system in it; RAUC writes that sector again as the last thing of all.
+partition, without which the loader finds no file system in it; RAUC writes that partition again after the
+root (docs/boot-state.md §6.5).
 """
 
 from __future__ import annotations
