@@ -55,10 +55,12 @@ class Accelerator(enum.Enum):
 
 @dataclass(frozen=True)
 class Media:
-    """What a machine starts from and writes to: its own copies."""
+    """What a machine starts from and writes to: its own copies. `writes`, if there is one, becomes the log of all that is
+    written to the disk (firmware.powercut.writelog)."""
 
     disk: Path
     variables: Path
+    writes: Path | None = None
 
 
 class Machine:
@@ -118,7 +120,7 @@ def plan_machine(board: Board, media: Media, accelerator: Accelerator, cables: M
     argv += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
     argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_escape(CODE)}"]
     argv += ["-drive", f"if=pflash,unit=1,format=raw,file={_escape(media.variables)}"]
-    argv += ["-drive", f"if=none,id=disk,format=raw,file={_escape(media.disk)}", "-device", f"{facts.disk},drive=disk,bootindex=0"]
+    argv += ["-drive", _plan_disk(media), "-device", f"{facts.disk},drive=disk,bootindex=0"]
     for port, number in (("wan", board.ports.wan), ("lan", board.ports.lan)):
         argv += ["-netdev", f"{cables[port]},id={port}"]
         argv += ["-device", f"{facts.nic},netdev={port},mac={MAC_ADDRESSES[port]},addr={_FIRST_SLOT + number:#x},romfile="]
@@ -151,6 +153,8 @@ def start_machine(
         argv = [*plan_machine(board, media, accelerator, backends), *_plan_console(folder, foreground)]
         argv += ["-smbios", f"type=1,serial={serial_number.replace(',', ',,')}"] if serial_number else []
         (folder / SERIAL).unlink(missing_ok=True)
+        if media.writes is not None:
+            media.writes.write_bytes(b"")
         started = time.monotonic()
         stdin = None if foreground else PIPE
         machine = start(
@@ -212,6 +216,14 @@ def _describe(built: Built, accelerator: Accelerator, ssh_port: int | None, lan:
     if ssh_port and ssh and isinstance(ssh.key, FileKey) and built.image.recipe.variant is Variant.LAB:
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
         yield f"log in with: ssh -p {ssh_port} -i {shlex.quote(str(ssh.key.path))} {options} root@127.0.0.1"
+
+
+def _plan_disk(media: Media) -> str:
+    if media.writes is None:
+        return f"if=none,id=disk,format=raw,file={_escape(media.disk)}"
+    # The number of entries is written with each of them: a machine that is killed has no time for it.
+    files = f"file.driver=file,file.filename={_escape(media.disk)},log.driver=file,log.filename={_escape(media.writes)}"
+    return f"if=none,id=disk,driver=blklogwrites,{files},log-super-update-interval=1"
 
 
 def _facts(board: Board) -> Qemu:

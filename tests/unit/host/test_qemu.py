@@ -43,6 +43,14 @@ def test_the_machine_is_what_the_board_says(board: Board) -> None:
     assert values(argv, "-action") == ["watchdog=reset"]
 
 
+def test_a_disk_whose_writes_are_logged_is_behind_the_driver_that_does_it(board: Board) -> None:
+    logged = dataclasses.replace(MEDIA, writes=Path("/box,1/writes"))
+    (disk,) = [value for value in values(plan_machine(board, logged, Accelerator.TCG, CABLES), "-drive") if "id=disk" in value]
+    assert "driver=blklogwrites" in disk
+    assert "file.filename=/box,,1/disk.img" in disk
+    assert "log.filename=/box,,1/writes" in disk
+
+
 @pytest.mark.parametrize(("wan", "lan"), [(0, 1), (1, 0), (2, 5)])
 def test_ports_lie_on_the_bus_in_the_order_that_the_board_gives(board: Board, wan: int, lan: int) -> None:
     argv = plan_machine(dataclasses.replace(board, ports=Ports(wan, lan)), MEDIA, Accelerator.TCG, CABLES)
