@@ -78,10 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     from mamori.inspect.lists.commands import add_commands as add_lists
     from mamori.inspect.scan.commands import add_commands as add_hashes
     from mamori.update.commands import add_commands as add_update
+    from mamori.update.commands import add_reset
 
     add_events(commands, _write, _log)
     add_lists(commands, _write)
     add_update(commands, _write, _log)
+    add_reset(commands, _write, _log)
     add_hashes(commands, _write)
 
     policy = commands.add_parser("policy", help="the owner's policy").add_subparsers(required=True, metavar="COMMAND")

@@ -48,6 +48,39 @@ def add_commands(commands: Any, write: Write, log: Log) -> None:
     service.set_defaults(run=lambda options: _service(options, log))
 
 
+def add_reset(commands: Any, write: Write, log: Log) -> None:
+    """`factory-reset`, which a person asks for, and `clear-data`, which a unit does early at the next start."""
+    reset = commands.add_parser("factory-reset", allow_abbrev=False, help="clear all data but identity at the next start")
+    reset.add_argument("--yes", action="store_true", help="do not ask")
+    reset.add_argument("--why", default="console", metavar="WORDS", help="what the event will say (default: console)")
+    reset.set_defaults(run=lambda options: _reset(options, write))
+    clear = commands.add_parser("clear-data", allow_abbrev=False)  # mamori-reset.service runs it; no help, no promise
+    clear.set_defaults(run=lambda options: _clear(options, write, log))
+
+
+def _reset(options: argparse.Namespace, write: Write) -> None:
+    import sys
+    import time
+
+    from mamori.update.reset import mark_reset
+
+    if not options.yes:
+        write("All settings, lists and events of this box go at its next start. Type yes to go on: ")
+        if sys.stdin.readline().strip() != "yes":
+            raise MamoriError("nothing was done")
+    mark_reset(Device(options.root), options.why, int(time.time()))
+    write("marked: the next start clears the data. Unplug the box for five seconds, or run systemctl reboot.\n")
+
+
+def _clear(options: argparse.Namespace, write: Write, log: Log) -> None:
+    from mamori.update.reset import clear_data
+
+    gone = sum(1 for _ in clear_data(Device(options.root)))
+    if gone:
+        log(5, f"factory reset: {gone} files and folders are gone")
+        write("the data is cleared\n")
+
+
 def ask(path: Path, command: str) -> dict[str, Any]:
     """The updater's answer. MamoriError with its reason when it says no."""
     import json

@@ -42,6 +42,7 @@ from mamori.update.door import Door, bound
 from mamori.update.fetcher import Fetcher
 from mamori.update.gate import LOOK_EVERY_S, STEADY_LOOKS, find_faults, find_write_fault, gate_within_s
 from mamori.update.notices import notice_text, phase_text, queue_notice
+from mamori.update.reset import take_record
 from mamori.update.runner import Runner
 from mamori.update.settings import Settings, load_identity, read_settings, seconds_of_day, seconds_until, share_of
 from mamori.update.staging import Staging
@@ -260,6 +261,9 @@ class Service:
     def run(self, stop: int, listener: socket.socket) -> None:
         """Until something can be read from `stop`."""
         door = Door(listener, self._obey)
+        if text := take_record(self._device):
+            self._log(4, text.rpartition("\n")[2])
+            self._event("factory-reset", text)
         self._runner.start()
         self._migrate()
         if self._runner.journal.phase is Phase.AVAILABLE:
