@@ -133,8 +133,8 @@ def release(
     dry_run: bool = False,
     **asked: str,
 ) -> None:
-    """Verify a build and put it into its channel; `asked` as `parse_asked` takes it. Everything that can be refused without the
-    ten seconds of verifying is refused before."""
+    """Verify a build and put it into its channel; `asked` as `parse_asked` takes it. What can be refused without the ten
+    seconds of verifying is refused before."""
     wanted, now = parse_asked(**asked), now_utc()
     console = Console()
     workspace = Workspace(console)
@@ -147,7 +147,6 @@ def release(
     before = repository.present(image.compatible, wanted.channel)
     tools = prepare_tools(workspace, read_lock(workspace.root))
     folder = Path(build) if build else workspace.out / image.label / "latest"
-    verify_release(tools, folder, console)
     found = read_releasable(tools, folder)
     _check_same_kind(found, image.compatible, folder)
     offer = make_offer(
@@ -158,8 +157,9 @@ def release(
         before=before.offer if before else None,
         now=now,
     )
+    repository.check_release(offer)
+    verify_release(tools, folder, console)
     if dry_run:
-        repository.check_release(offer)
         _tell_plan(options, console, repository, offer, found, before)
         return
     with console.step("publish"):

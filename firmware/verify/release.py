@@ -71,12 +71,16 @@ class Releasable:
 
 
 def read_releasable(tools: Tools, path: Path, root: Path = ROOT) -> Releasable:
-    """Of a folder that `verify_release` has found right. MamoriError where it cannot be read, or is not signed as it should be."""
+    """What a folder says of itself, with a signature over it: the first second of `verify_release`, which proves the rest."""
     folder = path.resolve()
+    if not folder.is_dir():
+        raise MamoriError(f"{path}: no such folder", "`./inv build` makes one: out/RECIPE/VERSION")
     with tempfile.TemporaryDirectory(prefix=".verify-", dir=tools.tree.parents[1]) as scratch:
         keyring = Path(scratch) / "keyring.pem"
         trust = check_signature(tools, folder, root, keyring)
+        listed = check_checksums(folder)
         image = check_record(read_record(folder / BUILD_RECORD), trust, root)
+        check_listing(image, listed)
         file = folder / public_name(image, BUNDLE_SUFFIX)
         manifest = bundle.read_manifest(Case(tools, image, trust.anchors, trust.db, keyring, Path(scratch)), file)
     said = (manifest.update.get("compatible"), manifest.update.get("version"))

@@ -198,6 +198,18 @@ def test_a_folder_without_a_repository_is_told(options: Options) -> None:
         verbs.serve(options)
 
 
+def test_a_release_for_the_field_is_not_signed_with_development_keys(options: Options, tmp_path: Path) -> None:
+    """Told before anything is built or verified: there is no Buildroot tree here."""
+    verbs.repo_init(options)
+    (tmp_path / "notes.toml").write_text('ja = "直した"\nen = "Mended"\n')
+    asked = {"notice": "2026-12-01", "activate_after": "2026-12-03", "activate_before": "2099-01-15", "waves": ""}
+    with pytest.raises(BadInputError) as caught:
+        verbs.release(options, "appliance", channel="stable", notes=str(tmp_path / "notes.toml"), **asked)
+    told = {problem.key: problem.got for problem in caught.value.problems}
+    assert told["tuf.firmware[0].public"] == "a development key"
+    assert told["tuf.firmware[0].key"] == "an unencrypted file"
+
+
 def test_serve_gives_the_repository_until_it_is_interrupted(options: Options, tmp_path: Path) -> None:
     verbs.repo_init(options)
     log = tmp_path / "log"
