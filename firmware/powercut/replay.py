@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from firmware.powercut.view import Fault, Start, View
-from firmware.powercut.writelog import Buffer, Flag, read_entries
+from firmware.powercut.writelog import Buffer, Entry, Flag, read_entries
 from mamori.formats.bootstate import SECTOR_BYTES, BootState
 
 RANDOM_ORDERS = 8
@@ -63,6 +63,15 @@ class Report:
         """Cuts with a fault; one that has two counts twice."""
         return sum(self.faults.values())
 
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"power cuts tried: {self.tried} ({', '.join(f'{count} {kind}' for kind, count in sorted(self.cuts.items()))})"
+        for (slot, version), count in sorted(self.starts.items()):
+            yield f"started: slot {slot}, {version}: {count} times"
+        yield f"bricks found: {self.bricks}"
+        for finding in self.findings:
+            yield f"entry {finding.entry}, {finding.cut}: {finding.fault.value}"
+
     def note(self, entry: int, cut: str, start: Start, legal: Iterable[BootState | None]) -> None:
         """`legal` are the states of which one must count."""
         self.cuts[cut] += 1
@@ -78,18 +87,36 @@ def replay(view: View, logs: Sequence[Buffer], report: Report | None = None) -> 
     """All cuts of all `logs`: one for each time that the machine was on. What it wrote until it went off is there at the next
     start, which is one of the cuts."""
     report = report or Report()
-    count = itertools.count(1)
-    for log in logs:
-        epoch = _Epoch(view, report, next(count))
-        for entry in read_entries(log):
-            number = next(count)
-            if entry.flags & Flag.FLUSH:
-                epoch.close()
-                epoch = _Epoch(view, report, number)
-            if entry.size:
-                epoch.write(number, entry.offset, entry.data(log))
-        epoch.close()
+    epoch = _Epoch(view, report, 0)
+    for number, log, entry in number_entries(logs):
+        if entry is None or entry.flags & Flag.FLUSH:
+            epoch.close()
+            epoch = _Epoch(view, report, number)
+        if entry is not None and entry.size:
+            epoch.write(number, entry.offset, entry.data(log))
+    epoch.close()
     return report
+
+
+def advance(view: View, logs: Sequence[Buffer], last: int) -> None:
+    """Write all up to the entry with the number `last`, as the findings count them."""
+    for number, log, entry in number_entries(logs):
+        if number > last:
+            return
+        if entry is not None and entry.size:
+            view.write(entry.offset, entry.data(log))
+
+
+def number_entries(logs: Sequence[Buffer]) -> Iterator[tuple[int, Buffer, Entry | None]]:
+    """Every entry with its number, from 1 through all logs; None where the machine was switched on again."""
+    number = 0
+    for position, log in enumerate(logs):
+        if position:
+            number += 1
+            yield number, log, None
+        for entry in read_entries(log):
+            number += 1
+            yield number, log, entry
 
 
 class _Epoch:

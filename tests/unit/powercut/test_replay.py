@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware.powercut.replay import replay
+from firmware.powercut.replay import advance, number_entries, replay
 from firmware.powercut.view import Fault, View
 from mamori.formats.bootstate import BootState, Slot
 from mamori.formats.problems import MamoriError
@@ -108,6 +108,28 @@ def test_a_state_that_vanishes_during_a_write_is_found(tmp_path: Path) -> None:
     copies = [write_at("bootstate", offset, spoiled) for offset in (64 * 512, 70 * 512)]
     report = replay(view(tmp_path), [make_log([copies[0], None, write_copy(1, ARMED), None])])
     assert report.faults[Fault.THIRD_STATE] > 0
+
+
+def test_a_finding_names_the_entry_up_to_which_the_disk_can_be_made_again(tmp_path: Path) -> None:
+    logs = [make_log(SPOIL), make_log([*change(ARMED), *BOOT, *ROOT])]
+    report = replay(view(tmp_path), logs)
+    (first, *_) = (finding for finding in report.findings if finding.cut == "write")
+    assert [entry is None for _, _, entry in number_entries(logs)].index(True) == len(SPOIL)
+    disk = view(tmp_path)
+    advance(disk, logs, first.entry - 1)
+    assert first.fault not in disk.start().faults
+    again = view(tmp_path)
+    advance(again, logs, first.entry)
+    assert first.fault in again.start().faults
+
+
+def test_people_read_how_many_cuts_were_tried_and_what_was_found(tmp_path: Path) -> None:
+    good = list(replay(view(tmp_path), [make_log(CYCLE)]).lines())
+    assert good[0].startswith("power cuts tried: ")
+    assert good[-1] == "bricks found: 0"
+    bad = list(replay(view(tmp_path), [make_log([*SPOIL, write_at("boot-a", 0, bytes(SECTOR_BYTES)), None])]).lines())
+    assert "bricks found: 0" not in bad
+    assert any(line.endswith(Fault.NOTHING_STARTS.value) for line in bad)
 
 
 def test_a_slot_that_was_empty_at_the_factory_is_no_fault(tmp_path: Path) -> None:
