@@ -29,6 +29,9 @@ LUKS theirs otherwise. The initramfs uses dmsetup, which labels nothing."""
 
 _EFI_ATTRIBUTE_BYTES = 4
 
+UPDATER_STALE_AFTER_S = 60.0
+"""It speaks every two seconds, and waits for a slow disk when it has something to remember."""
+
 
 def read_status(device: Device, now_s: float, monotonic_s: float) -> dict[str, Any]:
     """All parts, fit for JSON: a part that cannot be read is None, and `unreadable` says why.
@@ -57,6 +60,7 @@ def read_status(device: Device, now_s: float, monotonic_s: float) -> dict[str, A
         "signatures": read("signatures", lambda: _read_signatures(device, monotonic_s)),
         "lists": read("lists", lambda: _read_lists(device, now_s)),
         "events": read("events", lambda: _read_events(device)),
+        "update": read("update", lambda: _read_update(device, monotonic_s)),
         "data": read("data", lambda: _read_data(device)),
         "uptime_s": read("uptime_s", lambda: _read_uptime(device)),
         "clock": read("clock", lambda: _clock_part(release, now_s)),
@@ -205,6 +209,25 @@ def _read_signatures(device: Device, monotonic_s: float) -> dict[str, Any]:
         "is_preparing": bool(report.get("is_preparing")),
         **{key: _number(report, key) for key in ("supplies", "rules", "refused", "alerts", "kills")},
         "problem": str(report.get("problem") or ""),
+    }
+
+
+def _read_update(device: Device, monotonic_s: float) -> dict[str, Any]:
+    """How far an update is, and what the owner should do; `problem` is the first of what the updater complains about."""
+    try:
+        report = read_report(device.update_runtime / "status.json")
+    except UnreadableError as error:
+        raise UnreadableError(f"the updater does not run ({error})") from None
+    age_s = monotonic_s - float(report["at_monotonic_s"])
+    if not -UPDATER_STALE_AFTER_S <= age_s <= UPDATER_STALE_AFTER_S:
+        raise UnreadableError("the updater does not run: it has been silent for a minute")
+    words = {key: str(report.get(key) or "") for key in ("phase", "offered", "source", "next_ja", "next_en")}
+    problems = (report.get(key) for key in ("problem", "check_problem", "stick_problem", "settings_problem"))
+    progress = report.get("progress_percent")
+    return {
+        **words,
+        "progress_percent": progress if isinstance(progress, int) else None,
+        "problem": next((str(problem) for problem in problems if problem), ""),
     }
 
 

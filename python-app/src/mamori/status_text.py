@@ -49,6 +49,7 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str, Tone]]:
         "signatures": ("signatures", _signatures),
         "lists": ("lists", _lists),
         "events": ("events", _events),
+        "update": ("update", _update),
         "data": ("data", _data),
         "uptime_s": ("uptime", _uptime),
         "clock": ("clock", _clock),
@@ -156,6 +157,16 @@ def _lists(part: Mapping[str, Any]) -> tuple[str, Tone]:
 
 def _events(part: Mapping[str, Any]) -> tuple[str, Tone]:
     return f"written, {_size(part['size_bytes'])}", Tone.GOOD
+
+
+def _update(part: Mapping[str, Any]) -> tuple[str, Tone]:
+    """One line: what the owner should do, and what is wrong. An update that wants something is no trouble."""
+    text = " ".join(part["next_en"].split())
+    if part["progress_percent"] is not None:
+        text += f" ({part['progress_percent']} %)"
+    if part["problem"]:
+        text += f" Trouble: {' '.join(part['problem'].split())}"
+    return printable(text), Tone.POOR if part["problem"] or part["phase"] in ("armed", "trial") else Tone.GOOD
 
 
 def _data(part: Mapping[str, Any]) -> tuple[str, Tone]:

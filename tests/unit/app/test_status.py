@@ -33,7 +33,28 @@ def report(device: Device) -> Callable[[float], None]:
         device.inspect_report.write_text(json.dumps(content))
 
     report(1.5)
+    write_updater(device)
     return report
+
+
+UPDATER = {
+    "at_monotonic_s": MONOTONIC - 1,
+    "phase": "idle",
+    "version": "2026.11.0",
+    "offered": None,
+    "source": None,
+    "next_ja": "最新の状態です。",
+    "next_en": "Up to date. Nothing needs to be done.",
+    "progress_percent": None,
+    "problem": "",
+    "check_problem": "",
+}
+"""Some of what the updater publishes."""
+
+
+def write_updater(device: Device, **changed: object) -> None:
+    device.update_runtime.mkdir(parents=True, exist_ok=True)
+    (device.update_runtime / "status.json").write_text(json.dumps(UPDATER | changed))
 
 
 def test_a_healthy_appliance_says_all_of_this(device: Device, report) -> None:
@@ -69,6 +90,15 @@ def test_a_healthy_appliance_says_all_of_this(device: Device, report) -> None:
         "signatures": {"condition": "absent"},
         "lists": {"age_s": None},
         "events": {"size_bytes": 0},
+        "update": {
+            "phase": "idle",
+            "offered": "",
+            "source": "",
+            "next_ja": "最新の状態です。",
+            "next_en": "Up to date. Nothing needs to be done.",
+            "progress_percent": None,
+            "problem": "",
+        },
         "uptime_s": 93784.51,
         "clock": {"now": 1_795_000_100, "build_time": 1_795_000_000, "sane": True},
         "unreadable": {},
@@ -83,6 +113,7 @@ def test_a_healthy_appliance_says_all_of_this(device: Device, report) -> None:
         ("secure_boot", "sys/firmware/efi/efivars", "No such file or directory"),
         ("uptime_s", "proc/uptime", "proc/uptime: No such file or directory"),
         ("inspect", "run/mamori/inspect/report.json", "not running ("),
+        ("update", "run/mamori/update/status.json", "the updater does not run ("),
     ],
 )
 def test_a_part_that_cannot_be_read_says_why_and_hides_no_other(
@@ -186,7 +217,7 @@ def test_an_interface_that_is_down_has_no_carrier_to_tell(device: Device) -> Non
 def test_people_see_short_aligned_lines(device: Device, report, write: Write) -> None:
     write("sys/class/net/lan/carrier", "0")
     lines = render_status(status(device), colour=False).splitlines()
-    data = lines.pop(9)
+    data = lines.pop(10)
     assert data.startswith("data        ")
     assert " free of " in data
     assert lines == [
@@ -199,6 +230,7 @@ def test_people_see_short_aligned_lines(device: Device, report, write: Write) ->
         "signatures  no signature engine on this box",
         "lists       none: no feed has come",
         "events      written, 0 B",
+        "update      Up to date. Nothing needs to be done.",
         "uptime      1 d 02:03:04",
         "clock       after the build time",
         "  wan       forwarding, 02:00:00:00:00:01, in 2.0 KiB, out 3.0 MiB",
@@ -330,6 +362,42 @@ def test_what_is_wrong_with_the_policy_has_a_line_each_and_leaves_room_for_the_r
 def test_what_the_scanner_finds_is_said_as_it_is(device: Device, report, scanner: dict, says: str) -> None:
     report(1.5, {"workers": [{**WORKER, "scanner": scanner}], "workers_wanted": 1, "fail_open": True, "policy_problem": ""})
     assert f"  viruses   {says}" in render_status(status(device), colour=False).splitlines()
+
+
+GREEN, YELLOW, RED = "32", "33", "31"
+
+
+@pytest.mark.parametrize(
+    ("changed", "says", "colour"),
+    [
+        pytest.param({}, "Up to date. Nothing needs to be done.", GREEN, id="nothing to do"),
+        pytest.param(
+            {"phase": "staging", "next_en": "Version 2026.12.0 is being fetched.", "progress_percent": 40},
+            "Version 2026.12.0 is being fetched. (40 %)",
+            GREEN,
+            id="on its way",
+        ),
+        pytest.param(
+            {"phase": "armed", "next_en": "Unplug\nthe box."}, "Unplug the box.", YELLOW, id="the owner should do something"
+        ),
+        pytest.param(
+            {"check_problem": "no answer\nin time", "stick_problem": "x"},
+            "Up to date. Nothing needs to be done. Trouble: no answer in time",
+            YELLOW,
+            id="the first of several troubles",
+        ),
+        pytest.param({"problem": "\x1b[2J"}, r"Trouble: \x1b[2J", YELLOW, id="words of a server that would clear the screen"),
+        pytest.param({"at_monotonic_s": MONOTONIC - 61}, "silent for a minute", RED, id="it hangs"),
+        pytest.param({"at_monotonic_s": MONOTONIC + 61}, "silent for a minute", RED, id="its report is of another start"),
+        pytest.param({"at_monotonic_s": "now"}, "status.json: not a report", RED, id="no report"),
+        pytest.param({"phase": 7, "problem": [], "progress_percent": {}, "next_en": None}, "", GREEN, id="another shape"),
+    ],
+)
+def test_an_update_is_one_line_with_what_to_do(device: Device, changed: dict, says: str, colour: str) -> None:
+    write_updater(device, **changed)
+    (line,) = (line for line in render_status(status(device), colour=True).splitlines() if line.startswith("update"))
+    assert says in line
+    assert f"\x1b[{colour}m" in line
 
 
 def test_the_name_of_the_fallback_is_that_in_the_image() -> None:

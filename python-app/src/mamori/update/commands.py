@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mamori.events.escape import printable
 from mamori.formats.problems import MamoriError
 from mamori.paths import Device
 
@@ -131,7 +132,7 @@ def render_status(status: Mapping[str, Any]) -> str:
             lines.append((label, str(status[key]).replace("\n", " ")))
     asked = _when(status["checked_at"]) if status["checked_at"] else "not yet"
     lines.append(("asked", f"{asked}, channel {status['channel']}, {status['url'] or 'no repository is set'}"))
-    return "".join(f"{label:<14}{text}\n" for label, text in lines)
+    return "".join(f"{label:<14}{printable(text)}\n" for label, text in lines)
 
 
 def _status(options: argparse.Namespace, write: Write) -> None:
@@ -148,7 +149,7 @@ def _history(options: argparse.Namespace, write: Write) -> None:
         if options.json:
             write(f"{json.dumps(outcome, ensure_ascii=False)}\n")
         else:
-            reason = f": {outcome['reason']}" if outcome["reason"] else ""
+            reason = f": {printable(outcome['reason'])}" if outcome["reason"] else ""
             write(f"{_when(outcome['at'])}  {outcome['version']}  {outcome['result']}{reason}\n")
 
 

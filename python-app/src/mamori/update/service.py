@@ -269,6 +269,7 @@ class Service:
         if self._runner.journal.phase is Phase.AVAILABLE:
             self._check_at = time.monotonic()
         watchdog_s = parse_watchdog(os.environ, os.getpid())
+        self._publish()
         self._notify("READY=1")
         while True:
             ready = _wait([(stop, select.POLLIN), *door.wanted()])
