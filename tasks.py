@@ -222,15 +222,20 @@ def serve(_: Context, folder: str = "", port: int = 8080, address: str = "127.0.
 
 @task(
     positional=["name"],
-    help={"name": "what to measure: build, boot or inspect", "quick": "one short round (inspect)", "json": "JSON"},
+    help={
+        "name": "what to measure: build, boot, inspect or power-cut",
+        "quick": "one short round (inspect), three cuts (power-cut)",
+        "json": "JSON",
+        "count": "how many power cuts",
+    },
 )
 @guarded
-def bench(_: Context, name: str, quick: bool = False, json: bool = False) -> None:
+def bench(_: Context, name: str, quick: bool = False, json: bool = False, count: int = 0) -> None:
     """Measure, and write the numbers to out/bench/NAME.json."""
     from firmware import verbs
 
     _provide(Purpose.BUILD, Purpose.BOOT, Purpose.TEST)
-    verbs.bench(name=name, quick=quick, json=json)
+    verbs.bench(name=name, quick=quick, json=json, count=count)
 
 
 @task(help={"level": "repo, unit, fuzz, net, image, boot or long; comma separated", "k": "only tests whose name matches"})

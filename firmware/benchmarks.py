@@ -13,19 +13,19 @@ from firmware.version import read_source
 from firmware.workspace import Workspace
 from mamori.formats.problems import MamoriError
 
-NAMES = ("build", "boot", "inspect")
+NAMES = ("build", "boot", "inspect", "power-cut")
 
 
-def run(name: str, workspace: Workspace, *, quick: bool = False) -> dict[str, Any]:
+def run(name: str, workspace: Workspace, *, quick: bool = False, count: int = 0) -> dict[str, Any]:
     """Measure `name` and write the figures to out/bench/NAME.json; MamoriError when there is no such benchmark. `quick` takes less
-    time where it can."""
+    time where it can; `count` is how often something is done where that can be chosen, 0 for the usual number."""
     if name not in NAMES:
         raise MamoriError(f"no such benchmark: {name}", f"there are {', '.join(NAMES)}")
     measured = {
         "benchmark": name,
         "version": read_source(workspace.root).version,
         "machine": _machine(),
-        "figures": _measure(name, workspace, quick),
+        "figures": _measure(name, workspace, quick, count),
     }
     _write(workspace.out / "bench" / f"{name}.json", measured)
     return measured
@@ -40,7 +40,7 @@ def tables(measured: dict[str, Any]) -> Iterable[tuple[Sequence[str], Sequence[S
     return tables(measured["figures"])
 
 
-def _measure(name: str, workspace: Workspace, quick: bool) -> dict[str, Any]:
+def _measure(name: str, workspace: Workspace, quick: bool, count: int) -> dict[str, Any]:
     if name == "build":
         from firmware.bench_build import bench_build
 
@@ -49,6 +49,10 @@ def _measure(name: str, workspace: Workspace, quick: bool) -> dict[str, Any]:
         from firmware.bench_inspect import bench_inspect
 
         return bench_inspect(workspace, quick=quick)
+    if name == "power-cut":
+        from firmware.bench_power_cut import bench_power_cut
+
+        return bench_power_cut(workspace, count, quick)
     from firmware.bench_boot import bench_boot
     from firmware.build import build_image
 

@@ -76,6 +76,7 @@ TOOLS = (
     _tool("mutt", "mutt", "another one", Purpose.TEST),
     _tool("uuencode", "sharutils", "uuencoded files", Purpose.TEST),
     _tool("/usr/share/publicsuffix/public_suffix_list.dat", "publicsuffix", "which names belong to nobody", Purpose.TEST),
+    _tool("ssh", "openssh-client", "tells a box in a machine what to do", Purpose.TEST),
     _tool("shellcheck", "shellcheck", "checks the shell in templates and overlays", Purpose.LINT),
 )
 

@@ -108,12 +108,12 @@ def lock(recipe: str = "lab") -> None:
     console.say(f"wrote {path.relative_to(ROOT)}")
 
 
-def bench(name: str, quick: bool = False, json: bool = False) -> None:
+def bench(name: str, quick: bool = False, json: bool = False, count: int = 0) -> None:
     """Measure, write the figures, and print them."""
     from firmware import benchmarks
 
     console = Console()
-    measured = benchmarks.run(name, Workspace(console), quick=quick)
+    measured = benchmarks.run(name, Workspace(console), quick=quick, count=count)
     tables = () if json else tuple(benchmarks.tables(measured))
     if not tables:
         console.json(measured)
