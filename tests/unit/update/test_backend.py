@@ -9,9 +9,9 @@ import pytest
 from mamori.formats.bootstate import BootState, Slot, encode
 from mamori.formats.problems import MamoriError
 from mamori.paths import Device
-from mamori.update.backend import answer
+from mamori.update.backend import SPOILED_BYTES, answer
 
-FAT = b"\xeb\x3c\x90mkfs.fat".ljust(1024, b"x")
+FAT = b"\xeb\x3c\x90mkfs.fat".ljust(SPOILED_BYTES + 1024, b"x")
 
 
 @pytest.fixture
@@ -39,11 +39,17 @@ def test_a_slot_is_bad_from_when_it_is_spoiled_until_it_is_written(device: Devic
     assert [answer(device, ["get-state", slot]) for slot in "ab"] == ["good", "good"]
     assert answer(device, ["set-state", "b", "bad"]) == ""
     assert answer(device, ["get-state", "b"]) == "bad"
-    assert device.boot_partition("b").read_bytes() == bytes(512) + FAT[512:]
+    assert device.boot_partition("b").read_bytes() == bytes(SPOILED_BYTES) + b"x" * 1024
     assert answer(device, ["set-state", "b", "good"]) == ""
     assert answer(device, ["get-state", "b"]) == "bad", "words do not make it good"
     device.boot_partition("b").write_bytes(FAT)
     assert answer(device, ["get-state", "b"]) == "good"
+
+
+def test_a_boot_partition_smaller_than_what_is_spoiled_keeps_its_size(device: Device) -> None:
+    device.boot_partition("b").write_bytes(FAT[:700])
+    answer(device, ["set-state", "b", "bad"])
+    assert device.boot_partition("b").read_bytes() == bytes(700)
 
 
 @pytest.mark.parametrize(

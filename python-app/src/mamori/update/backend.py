@@ -3,9 +3,8 @@
     mamori boot-backend get-primary | set-primary SLOT | get-state SLOT | set-state SLOT good|bad | get-current
 
 RAUC thinks of one step, "install and make it first". Ours are two, and RAUC has only the first: it may spoil a slot before
-it writes it, and nothing that it says here arms one (docs/update.md §4.4, §5.2). Spoiled is a slot by the first sector of its boot
-partition, without which the loader finds no file system in it; RAUC writes that partition again after the
-root (docs/boot-state.md §6.5).
+it writes it, and nothing that it says here arms one (docs/update.md §4.4, §5.2). Spoiled is a slot by the beginning of its boot
+partition, without which the loader finds no file system in it, and no kernel in the file.
 """
 
 from __future__ import annotations
@@ -20,6 +19,13 @@ from mamori.sysfs import read_line
 from mamori.update.bootdisk import BootDisk
 
 GOOD, BAD = "good", "bad"
+
+SPOILED_BYTES = 1 << 20
+"""How much of a boot partition is overwritten: the FAT's tables and the beginning of the kernel image behind them, with its
+headers and its command line. The first sector alone would do until RAUC writes it: RAUC goes from the first block to the last,
+so the old tables would be whole again while the kernel behind them still is the old one, and the root already the new one. What
+has to come back now before the loader takes a kernel is its command line, which names the root; in front of another kernel's
+end its signature does not hold (docs/boot-state.md §6.5)."""
 
 
 class BackendError(MamoriError):
@@ -74,7 +80,10 @@ def _spoil(partition: Path) -> None:
     try:
         descriptor = os.open(partition, os.O_WRONLY | os.O_DSYNC | os.O_CLOEXEC)
         try:
-            os.pwrite(descriptor, bytes(SECTOR_BYTES), 0)
+            size = min(SPOILED_BYTES, os.lseek(descriptor, 0, os.SEEK_END))
+            at = 0
+            while at < size:
+                at += os.pwrite(descriptor, bytes(size - at), at)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
