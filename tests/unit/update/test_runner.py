@@ -10,9 +10,9 @@ import pytest
 from mamori.formats.bootstate import DEFAULT_TRIES, BootState, Slot, encode
 from mamori.formats.problems import MamoriError
 from mamori.update.bootdisk import BootDisk, Change
-from mamori.update.journal import read_journal
+from mamori.update.journal import read_journal, save_journal
 from mamori.update.runner import Runner
-from mamori.update.words import Facts, Offered, Phase, Stage, Staged, Tell
+from mamori.update.words import Facts, Journal, NothingOffered, Offered, Phase, Stage, Staged, Tell
 from tests.support.update_world import COMPATIBLE, START, make_offer
 
 OFFER = make_offer("2026.12.0")
@@ -84,6 +84,62 @@ def test_a_full_disk_lets_nothing_begin(runner: Runner, box: Box, tmp_path: Path
     assert "No space left on device: the update waits" in said[-1]
     runner.tick()  # what was in the way is gone with the attempt
     assert box.begun == ["stage b"]
+
+
+def fill_disk(folder: Path) -> None:
+    """Nothing can be put in place there for as long as this folder stands in the way."""
+    (folder / "update/.journal.json.new").mkdir()
+
+
+def empty_disk(folder: Path) -> None:
+    (folder / "update/.journal.json.new").rmdir()
+
+
+def test_what_is_said_once_is_not_lost_on_a_full_disk(runner: Runner, box: Box, tmp_path: Path, said: list[str]) -> None:
+    runner.receive(Offered(OFFER, 100))
+    runner.tick()
+    fill_disk(tmp_path)
+    runner.receive(Staged())
+    for _ in range(100):
+        runner.resume()
+        runner.tick()
+    assert runner.journal.phase is Phase.STAGING
+    assert sum("the update waits" in line for line in said) == 1, "told once, not every second"
+    empty_disk(tmp_path)
+    runner.resume()
+    assert runner.journal.phase is Phase.STAGED
+    assert read_journal(tmp_path / "update/journal.json").phase is Phase.STAGED
+    fill_disk(tmp_path)
+    box.now = OFFER.activate_after
+    runner.tick()
+    assert sum("the update waits" in line for line in said) == 2, "it was well in between"
+    empty_disk(tmp_path)
+
+
+def test_what_comes_again_by_itself_is_not_kept_while_the_disk_is_full(runner: Runner, box: Box, tmp_path: Path) -> None:
+    runner.receive(Offered(OFFER, 100))
+    runner.tick()
+    fill_disk(tmp_path)
+    for number in range(5):
+        runner.receive(Offered(make_offer(f"2027.{number}.0"), 100))
+    runner.receive(NothingOffered())
+    empty_disk(tmp_path)
+    runner.resume()
+    assert (runner.journal.phase, runner.journal.offer) == (Phase.STAGING, OFFER)
+    assert box.begun == ["stage b"]
+
+
+def test_a_start_on_a_full_disk_is_made_up_for(box: Box, tmp_path: Path, said: list[str]) -> None:
+    """The new slot runs: its trial begins as soon as that can be written down."""
+    path = tmp_path / "update/journal.json"
+    save_journal(path, Journal(phase=Phase.ARMED, offer=make_offer("2026.11.0"), length=1, slot=Slot.A, is_armed=True))
+    runner = Runner(path, box, lambda _level, text: said.append(text))
+    fill_disk(tmp_path)
+    runner.start()
+    assert (runner.journal.phase, box.begun) == (Phase.ARMED, [])
+    empty_disk(tmp_path)
+    runner.resume()
+    assert (runner.journal.phase, box.begun) == (Phase.TRIAL, ["gate"])
 
 
 def test_a_boot_state_that_is_not_taken_is_not_called_ready_and_is_written_again_later(

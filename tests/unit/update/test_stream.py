@@ -25,7 +25,7 @@ from tests.support.wait import check_until
 
 SIGNATURE = b"a signature with the manifest in it"
 BUNDLE = os.urandom(300_000) + SIGNATURE + struct.pack(">Q", len(SIGNATURE))
-HASTY = Patience(stall_s=0.5, give_up_s=6.0)
+HASTY = Patience(stall_s=0.5, give_up_s=20.0)
 
 Way = Callable[["_Server"], None]
 
@@ -213,6 +213,30 @@ def test_what_never_comes_is_given_up_and_may_be_tried_another_day(way: Way) -> 
         with pytest.raises(UpstreamError) as caught:
             whole(source)
         assert not caught.value.is_final
+
+
+def drips(server: _Server) -> None:
+    """A byte now and then, for ever: each one within the time that a stall may take."""
+    start, end = server.span
+    server.head(start, end)
+    for byte in BUNDLE[start:end]:
+        server.wfile.write(bytes([byte]))
+        server.wfile.flush()
+        time.sleep(0.05)
+
+
+def test_a_server_that_gives_a_byte_now_and_then_is_given_up() -> None:
+    with upstream(drips, Patience(1.0, 1.5)) as source:
+        started = time.monotonic()
+        with pytest.raises(UpstreamError, match="of use") as caught:
+            whole(source)
+        assert not caught.value.is_final
+        assert time.monotonic() - started < 6
+
+
+def test_our_own_limit_is_no_slowness_of_the_server() -> None:
+    with upstream(_Server.honest, Patience(1.0, 0.3), Limiter(40_000)) as source:
+        assert whole(source, 0, 80_000) == BUNDLE[:80_000]
 
 
 def test_a_server_that_is_not_there_is_no_final_word() -> None:

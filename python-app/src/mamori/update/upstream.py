@@ -21,6 +21,10 @@ STALL_S = 20.0
 GIVE_UP_S = 200.0
 """Without any progress. RAUC's block device waits 300 s for one answer (nbd.c) and asks again up to five times."""
 
+PROGRESS_BYTES = 16 * 1024
+"""Less is no progress: a server that gives a byte now and then would otherwise be listened to for ever. In
+GIVE_UP_S that is what a modem of 1980 does."""
+
 FIRST_PAUSE_S, LAST_PAUSE_S = 1.0, 20.0
 
 CHUNK_BYTES = 32 * 1024
@@ -83,16 +87,21 @@ class HttpUpstream:
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, in pieces. UpstreamError when they do not come."""
-        at, pause_s = start, FIRST_PAUSE_S
+        at, reached, pause_s = start, start, FIRST_PAUSE_S
         deadline = time.monotonic() + self._patience.give_up_s
         while at < end:
             try:
                 for piece in self._request(at, end):
                     yield piece
-                    at += len(piece)
-                    deadline, pause_s = time.monotonic() + self._patience.give_up_s, FIRST_PAUSE_S
-                    if self._stop.wait(self._limiter.take(len(piece))):
+                    at, pause_s = at + len(piece), FIRST_PAUSE_S
+                    waited_s = self._limiter.take(len(piece))
+                    if self._stop.wait(waited_s):
                         raise UpstreamError("stopped", is_final=True)
+                    deadline += waited_s  # our own doing
+                    if at - reached >= PROGRESS_BYTES:
+                        reached, deadline = at, time.monotonic() + self._patience.give_up_s
+                    elif at < end and time.monotonic() > deadline:
+                        raise UpstreamError(f"{self._netloc}: slower than anything that is of use")
                 if at < end:
                     raise UpstreamError(f"{self._netloc}: the answer ended {end - at} bytes early")
             except UpstreamError as error:
