@@ -22,6 +22,10 @@ from mamori.formats.bootstate import SECTOR_BYTES, BootState
 RANDOM_ORDERS = 8
 """Choices of single writes that are tried for each flush, beside the systematic ones."""
 
+MAX_SINGLES = 64
+"""Writes to a boot partition or the boot state between two flushes of which each is tried alone, and as the only one lost. RAUC
+writes only blocks that differ, and Linux gathers neighbours: a handful."""
+
 MAX_KEPT = 50
 """Findings that are kept with their words; one broken order gives thousands."""
 
@@ -194,9 +198,11 @@ def _orders(writes: Sequence[Write], seed: int) -> Iterator[tuple[str, list[Writ
     for count in range(1, len(partitions)):
         for chosen in itertools.combinations(partitions, count):
             yield "reordered", [write for write in writes if write.partition in chosen]
-    states = [write for write in writes if write.partition == "bootstate"]
-    for lost in states if len(states) > 1 else []:
-        yield "reordered", [write for write in writes if write is not lost]
+    roots = [write for write in writes if write.partition.startswith("root-")]
+    for single in [write for write in writes if not write.partition.startswith("root-")][:MAX_SINGLES]:
+        yield "reordered", [single]
+        yield "reordered", [*roots, single]
+        yield "reordered", [write for write in writes if write is not single]
     dice = random.Random(seed)  # noqa: S311 (no secret; the same log gives the same cuts)
     for _ in range(RANDOM_ORDERS):
         yield "reordered", [write for write in writes if dice.random() < 0.5]

@@ -30,8 +30,9 @@ Step = tuple[int, bytes] | None
 """A write, offset on the disk and data, or a flush."""
 
 
-def make_fat(bits: int, size: int, content: bytes, name: bytes = b"MAMORI  EFI") -> bytes:
-    """A FAT with one file behind a volume label and a long name, its clusters one after the other; `size` must suit `bits`."""
+def make_fat(bits: int, size: int, content: bytes, name: bytes = b"MAMORI  EFI", first: int = 3) -> bytes:
+    """A FAT with one file behind a volume label and a long name, its clusters one after the other from `first`; `size` must suit
+    `bits`."""
     sectors, root_entries = size // SECTOR_BYTES, 0 if bits == 32 else 16
     reserved, table_sectors = (32 if bits == 32 else 1), -(-(sectors + 2) * bits // 8 // SECTOR_BYTES)
     image = bytearray(size)
@@ -41,7 +42,6 @@ def make_fat(bits: int, size: int, content: bytes, name: bytes = b"MAMORI  EFI")
     if bits == 32:
         image[22:24] = bytes(2)
         image[36:40], image[44:48] = struct.pack("<I", table_sectors), struct.pack("<I", 2)
-    first = 3 if bits == 32 else 2
     count = -(-len(content) // SECTOR_BYTES)
     chain = {number: number + 1 for number in range(first, first + count - 1)} | {first + count - 1: (1 << bits) - 1}
     table = reserved * SECTOR_BYTES

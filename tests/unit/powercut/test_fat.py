@@ -17,6 +17,10 @@ def test_the_file_is_read_to_its_last_byte(bits: int, length: int) -> None:
     assert read_file(memoryview(make_fat(bits, SIZES[bits], CONTENT[:length])), "mamori.efi") == CONTENT[:length]
 
 
+def test_a_file_behind_the_65536th_cluster_is_found() -> None:
+    assert read_file(memoryview(make_fat(32, SIZES[32], CONTENT, first=70_000)), "mamori.efi") == CONTENT
+
+
 def test_another_name_is_not_found() -> None:
     with pytest.raises(FatError, match="no such file"):
         read_file(memoryview(make_fat(12, 1 << 20, CONTENT, b"OTHER   EFI")), "mamori.efi")

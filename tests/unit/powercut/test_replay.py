@@ -26,6 +26,7 @@ from tests.support.small_disk import (
     TRIED,
     Step,
     change,
+    make_boot,
     make_disk,
     make_log,
     write_at,
@@ -66,6 +67,12 @@ BROKEN: list[tuple[str, list[Step], Fault]] = [
     (
         "only the first sector of a slot is spoiled, so with the new one the old kernel is back",
         [write_at("boot-b", 0, bytes(SECTOR_BYTES)), None, *ROOT, None, *BOOT],
+        Fault.HALF_WRITTEN,
+    ),
+    (
+        "the same, and the first sector is written last, but may reach the disk first",
+        [write_at("boot-b", 0, bytes(SECTOR_BYTES)), None, *ROOT, None]
+        + [write_at("boot-b", at, make_boot(NEW)[at : at + 2048]) for at in range(14336, -1, -2048)],
         Fault.HALF_WRITTEN,
     ),
     ("the kernel is written before the root", [*SPOIL, *BOOT, *ROOT, None], Fault.HALF_WRITTEN),
