@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -78,6 +79,66 @@ def test_a_release_is_found_on_command_and_what_is_no_bundle_is_given_up(device:
     notice = json.loads(next((device.update / "notices").glob("*.json")).read_text())
     assert (notice["kind"], notice["version"]) == ("failed", "2026.12.0")
     assert "今までのバージョン" in notice["ja"]
+
+
+def test_other_bytes_than_were_named_do_not_give_a_release_up(
+    device: Device, repository: Callable[..., None], tmp_path: Path
+) -> None:
+    """Whoever sits on the line could otherwise see to it that this box never takes a good release."""
+    repository("2026.12.0", bytes(1000), activate_after=NOW + DAY_S)
+    (target,) = (tmp_path / "repository/targets").rglob("*.raucb")
+    target.write_bytes(b"\x01" * 1000)
+    with updater(device):
+        mamori(device, "update", "check")
+        check_until("one attempt was made", lambda: "no bundle" in status(device)["problem"], within_s=30)
+        assert (status(device)["phase"], status(device)["history"]) == ("available", [])
+
+
+SLOW = bytes(1000) + bytes(60_000) + (60_000).to_bytes(8)
+"""Its end alone takes eight minutes at the slowest rate that can be set."""
+
+
+def test_much_can_happen_while_a_release_is_fetched(device: Device, repository: Callable[..., None]) -> None:
+    settings = device.update / "settings.toml"
+    url = settings.read_text()
+    settings.write_text(f"{url}rate_kbit_s = 1\n")
+    repository("2026.12.0", SLOW, activate_after=NOW + DAY_S)
+
+    def is_staging(version: str) -> bool:
+        said = status(device)
+        return (said["phase"], said["offered"]) == ("staging", version)
+
+    with updater(device):
+        mamori(device, "update", "check")
+        check_until("it is fetched", lambda: is_staging("2026.12.0"), within_s=20)
+        settings.write_text(f"{url}nonsense = 1\n")
+        mamori(device, "update", "check")
+        check_until("it was asked again", lambda: not status(device)["is_checking"], within_s=20)
+        assert "nonsense" in status(device)["settings_problem"]
+        assert (is_staging("2026.12.0"), status(device)["attempts"]) == (True, 1)
+        repository("2026.12.1", SLOW, activate_after=NOW + DAY_S)
+        mamori(device, "update", "check")
+        check_until("the newer one is fetched instead", lambda: is_staging("2026.12.1"), within_s=20)
+        settings.write_text(f'{url}rate_kbit_s = 1\npin = "2026.11.5"\n')
+        mamori(device, "update", "check")
+        check_until("its owner wants another one", lambda: status(device)["phase"] == "idle", within_s=20)
+        assert status(device)["history"][-1]["result"] == "withdrawn"
+        settings.write_text(f"{url}rate_kbit_s = 1\n")
+        mamori(device, "update", "check")
+        check_until("it is fetched after all", lambda: is_staging("2026.12.1"), within_s=20)
+    assert read_journal(device.journal).phase is Phase.STAGING, "ended in the middle, at once and without complaint"
+    with updater(device):
+        check_until("it goes on", lambda: status(device)["attempts"] == 2 and is_staging("2026.12.1"), within_s=20)
+
+
+def test_an_updater_that_can_write_nothing_lives_and_says_so(device: Device) -> None:
+    """The folder is a file: like a disk that was damaged and can only be read."""
+    shutil.rmtree(device.update)
+    device.update.write_text("")
+    with updater(device):
+        time.sleep(1.5)
+        assert status(device)["phase"] == "idle"
+    assert device.update.read_text() == ""
 
 
 def test_without_raucs_service_staging_is_tried_again_later_and_says_why(device: Device, repository: Callable[..., None]) -> None:
