@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mamori.formats.problems import MamoriError
-from signing.keyset import Certified, Keyset
+from signing.keyset import Certified, Keyset, Published
 from signing.uri import FileKey, KeyUri, TokenKey
 
 
@@ -79,6 +79,17 @@ def plan_cms_signature(keyset: Keyset, file: Path, signature: Path) -> ToolComma
         env["PKCS11_MODULE_PATH"] = str(key.module_path)
     argv += ["-in", str(file), "-out", str(signature)]
     return _signing(keyset, keyset.signer, argv, env, reads=(file,), writes=(signature.parent,))
+
+
+def plan_raw_signature(keyset: Keyset, key: Published, file: Path, signature: Path, options: Sequence[str]) -> ToolCommand:
+    """Sign a file with a key in a token: the bare signature, as TUF has it. `options` are digest and padding for `openssl dgst`."""
+    if not isinstance(key.key, TokenKey):
+        raise MamoriError(f"{key.name}: not a key in a token")
+    argv = ["openssl", "dgst", *options, "-engine", "pkcs11", "-keyform", "engine", "-sign", str(key.key)]
+    argv += ["-out", str(signature), str(file)]
+    env = MappingProxyType({**keyset.hsm.environment, "PKCS11_MODULE_PATH": str(key.key.module_path)})
+    pin = (key.key.pin_source,) if key.key.pin_source else ()
+    return ToolCommand(tuple(argv), env, (file, *pin, *keyset.hsm.reads), (signature.parent, *keyset.hsm.writes))
 
 
 def plan_cms_verification(file: Path, signature: Path, authorities: Path, at: datetime | None = None) -> ToolCommand:

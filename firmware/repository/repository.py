@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from securesystemslib.signer import Signer
+from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from firmware.repository.approval import Approval, Pending, incomplete, refused
@@ -256,7 +257,7 @@ class Repository:
                 hint = f"use the keyset that the repository has; `./inv repo rotate {keys}` makes others count"
                 raise PublishError(f"the keyset has other keys for {keys} than the repository", hint)
             for signer in fitting:
-                metadata.sign(signer, append=True)
+                _sign(role, metadata, signer)
 
     def _online(self, changed: Mapping[str, Metadata[Any]], now: int) -> dict[str, Metadata[Any]]:
         """The next snapshot and timestamp, unsigned."""
@@ -305,6 +306,15 @@ class Repository:
             if target is not None:
                 standing.append(target)
         return standing[-2] if len(standing) > 1 else None
+
+
+def _sign(role: str, metadata: Metadata[Any], signer: Signer) -> None:
+    try:
+        metadata.sign(signer, append=True)
+    except UnsignedMetadataError as error:  # python-tuf wraps whatever a signer raises
+        if isinstance(error.__cause__, MamoriError):
+            raise error.__cause__ from None
+        raise PublishError(f"{role} cannot be signed: {error}") from error
 
 
 def _order(published: Mapping[str, Metadata[Any]], approval: Approval) -> list[str]:

@@ -27,7 +27,7 @@ from mamori.formats.problems import BadInputError, MamoriError, Problem
 from mamori.formats.release import Variant
 from signing.check import check_keyset
 from signing.keyset import Keyset, read_keyset
-from signing.tuf import ROLES, read_role_keys
+from signing.tuf import ROLES, needs_tools, read_role_keys
 
 FOLDER = Path("out/repository")
 PORT = 8080
@@ -54,7 +54,7 @@ class Options:
 
     def open(self, old_keyset: str = "") -> Repository:
         old = read_keyset(Path(old_keyset), builds=False) if old_keyset else None
-        return keysets.open_repository(self.path, self.read_keyset(), old)
+        return _open(self.path, self.read_keyset(), old)
 
 
 def repo_init(options: Options) -> None:
@@ -143,7 +143,7 @@ def release(
     keyset = read_keyset(keyset_path, builds=False)
     if image.recipe.variant is Variant.RELEASE:
         check_keyset(keyset, release=True, now=datetime.now(UTC))
-    repository = keysets.open_repository(options.path, keyset)
+    repository = _open(options.path, keyset)
     before = repository.present(image.compatible, wanted.channel)
     tools = prepare_tools(workspace, read_lock(workspace.root))
     folder = Path(build) if build else workspace.out / image.label / "latest"
@@ -181,6 +181,14 @@ def serve(options: Options, port: int = PORT, address: str = "127.0.0.1") -> Non
                 threading.Event().wait()
     except OSError as error:
         raise MamoriError(f"{address}:{port}: {error.strerror}", "--port names another port, 0 any that is free") from None
+
+
+def _open(folder: Path, keyset: Keyset, old: Keyset | None = None) -> Repository:
+    """With the tools tree where a key is in a token, which only its tools reach."""
+    tools = None
+    if needs_tools(keyset) or (old is not None and needs_tools(old)):
+        tools = prepare_tools(Workspace(Console()), read_lock(ROOT))
+    return keysets.open_repository(folder, keyset, old, tools)
 
 
 def _check_same_kind(found: Releasable, compatible: str, folder: Path) -> None:
