@@ -53,6 +53,9 @@ from mamori.update.words import Facts, GateFailed, GatePassed, NothingOffered, O
 FIRST_CHECK_S = 120.0
 """After the start: the office comes first, and the clock has been set by then."""
 
+QUIET_START_S = 120.0
+"""After the box's start no stick is looked at: staging takes a processor, and everything else is still coming up."""
+
 CHECK_EVERY_S = 24 * 3600.0
 RETRY_S = (300.0, 900.0, 3600.0, 4 * 3600.0)
 """After a repository that could not be asked, each with up to a third more by chance."""
@@ -229,7 +232,8 @@ class Service:
             self._found = self._found_on = None
             self._stick_problem = ""
             self._check_at = time.monotonic()
-        if not self._is_checking and (plug := self._sticks.next()) is not None:
+        is_quiet = time.monotonic() < QUIET_START_S  # since the box's start, clock_gettime(2)
+        if not self._is_checking and not is_quiet and (plug := self._sticks.next()) is not None:
             self._read_settings()
             self._begin_check(plug)
 
