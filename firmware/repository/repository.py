@@ -120,6 +120,7 @@ class Repository:
                 if before is None:
                     del firmware.signed.targets[path]
                 else:
+                    self._check_bundle(path, before)
                     firmware.signed.targets[path] = before
             return self._finish({"firmware": make_next(firmware, "firmware", now)}, now)
 
@@ -164,6 +165,7 @@ class Repository:
             waiting = self.staged()
             if not waiting:
                 raise PublishError(f"{self.store.folder}: nothing waits for signatures")
+            self._refuse_if_too_late(now)
             return self._finish(waiting, now)
 
     def drop(self) -> tuple[str, ...]:
@@ -286,6 +288,22 @@ class Repository:
             if self.store.read_staged(role) is not None:
                 what = "a release" if role == "firmware" else role
                 raise PublishError(f"{what} waits for signatures", _DROP_HINT)
+
+    def _check_bundle(self, path: str, target: TargetFile) -> None:
+        bundle = self.store.target(path, target.hashes["sha256"])
+        if not bundle.is_file() or bundle.stat().st_size != target.length:
+            raise PublishError(f"{bundle}: the bundle of the release before is not there", "bring it back from the backup first")
+
+    def _refuse_if_too_late(self, now: int) -> None:
+        """A release that waited until its window was over could be activated by nobody."""
+        if not self.store.exists():
+            return
+        for path, one in self.waiting_releases().items():
+            is_new = one.offer.version not in {_present(target).offer.version for target in self._past(path)}
+            if is_new and one.offer.activate_before <= now:
+                raise PublishError(
+                    f"{one.offer.version}: the window to activate it is over", "`./inv repo drop`, and release it anew"
+                )
 
     # --- history -----------------------------------------------------------------------------------------------------------
 

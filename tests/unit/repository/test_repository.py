@@ -112,6 +112,37 @@ def test_a_bundle_that_is_replaced_while_its_release_waits_is_released_as_it_was
     assert client.download() == b"a bundle"
 
 
+def test_a_release_that_waited_until_its_window_was_over_is_not_signed_any_more(
+    repository: Repository, keys: Keys, client: Client, bundle: Path
+) -> None:
+    folder = repository.store.folder
+    first, second = (open_repository(folder, keys, keys.only(firmware=[number])) for number in (0, 1))
+    old = make_offer("2026.12.0")
+    repository.add_release(bundle, old, NOW)
+    late = replace(old, version="2026.12.1", notice_at=0, activate_after=NOW, activate_before=NOW + DAY_S)
+    first.add_release(bundle, late, NOW)
+    with pytest.raises(PublishError, match=r"2026.12.1: the window to activate it is over"):
+        second.sign(NOW + DAY_S)
+    assert version_of(client) == "2026.12.0"
+    second.sign(NOW + DAY_S - 1)
+    assert version_of(client) == "2026.12.1"
+    late_and_bad = NOW + 400 * DAY_S
+    assert old.activate_before < late_and_bad
+    first.withdraw(COMPATIBLE, Channel.STABLE, "2026.12.1", late_and_bad)
+    assert "firmware" in second.sign(late_and_bad).published, "what is brought back may be as old as it is"
+
+
+def test_a_release_whose_bundle_is_gone_is_not_brought_back(repository: Repository, client: Client, bundle: Path) -> None:
+    repository.add_release(bundle, make_offer("2026.12.0"), NOW)
+    bundle.write_bytes(b"another bundle")
+    repository.add_release(bundle, make_offer("2026.12.1"), NOW)
+    (before,) = (path for path in (repository.store.folder / "targets").rglob("*.raucb") if path.read_bytes() == b"a bundle")
+    before.unlink()
+    with pytest.raises(PublishError, match="is not there"):
+        repository.withdraw(COMPATIBLE, Channel.STABLE, "2026.12.1", NOW)
+    assert client.download() == b"another bundle"
+
+
 def test_what_waits_can_be_given_up(repository: Repository, keys: Keys, client: Client, bundle: Path) -> None:
     open_repository(repository.store.folder, keys, keys.only(firmware=[0])).add_release(bundle, make_offer("2026.12.0"), NOW)
     assert [one.offer.version for one in repository.waiting_releases().values()] == ["2026.12.0"]
