@@ -6,15 +6,12 @@ The box is in QEMU's own network, where the host's 127.0.0.1 is ROUTER; so nothi
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from firmware.build import Built
 from firmware.image.boot import UKI
@@ -120,8 +117,8 @@ def record_cycle(lab: Lab, folder: Path) -> list[Path]:
         machine.kill()
     with start_box(lab, second) as machine:
         confirmed = BootState(Slot.B, None, 0, bootstate.FIRST_SEQUENCE + 2)
-        is_confirmed = lambda: read_states(media.disk, lab.layout) == [confirmed, confirmed]  # noqa: E731
-        _wait(machine, "confirmed", is_confirmed, READY_WITHIN_S + CONFIRMED_WITHIN_S)
+        within_s = READY_WITHIN_S + CONFIRMED_WITHIN_S
+        _wait(machine, "confirmed", lambda: read_states(media.disk, lab.layout) == [confirmed, confirmed], within_s)
         machine.kill()
     return [path for media in (first, second) if (path := media.writes)]
 
@@ -137,17 +134,8 @@ def log_in(lab: Lab, machine: Machine, command: str) -> str:
     ssh = lab.old.signer.keyset.ssh
     if ssh is None or not isinstance(ssh.key, FileKey):
         raise MamoriError("only the lab's boxes let anyone in, with a key in a file")
-    argv: list[Argument] = [
-        "ssh",
-        "-p",
-        str(machine.ssh_port),
-        "-i",
-        ssh.key.path,
-        "-o",
-        "BatchMode=yes",
-        "-o",
-        "ConnectTimeout=20",
-    ]
+    argv: list[Argument] = ["ssh", "-p", str(machine.ssh_port), "-i", ssh.key.path]
+    argv += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=20"]
     argv += ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={os.devnull}", "root@127.0.0.1", command]
     deadline = time.monotonic() + _LOGIN_WITHIN_S
     while True:
@@ -158,11 +146,6 @@ def log_in(lab: Lab, machine: Machine, command: str) -> str:
         if time.monotonic() > deadline:
             raise MamoriError(f"the box does not do what it is told: {command}\n{answer.stderr[-500:]}")
         time.sleep(_POLL_S)
-
-
-def read_status(lab: Lab, machine: Machine) -> dict[str, Any]:
-    status: dict[str, Any] = json.loads(log_in(lab, machine, "mamori update status --json"))
-    return status
 
 
 def read_states(disk: Path, layout: Layout) -> list[BootState | None]:
@@ -179,15 +162,6 @@ def open_log(path: Path) -> Iterator[mmap.mmap]:
     """A log as bytes, without reading it all."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as log:
         yield log
-
-
-def keep(media: Media, folder: Path) -> Media:
-    """A copy of a machine that is off."""
-    folder.mkdir(parents=True, exist_ok=True)
-    copy = Media(folder / media.disk.name, folder / media.variables.name)
-    run(["cp", "--sparse=always", "--reflink=auto", media.disk, copy.disk], explain="copy a disk")
-    shutil.copyfile(media.variables, copy.variables)
-    return copy
 
 
 def _wait(machine: Machine, what: str, holds: Callable[[], bool], within_s: float) -> None:

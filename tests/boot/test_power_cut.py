@@ -33,7 +33,7 @@ NEWER = "2099.1.0"
 KERNEL_RUNS = "EFI stub: "
 
 LEAST_CUTS = 1000
-"""A cycle has some thousand writes; fewer would mean that they were not recorded."""
+"""A cycle has several hundred writes, most of them torn in a few ways; fewer would mean that they were not recorded."""
 
 
 @dataclass(frozen=True)
