@@ -6,7 +6,9 @@ must not roll back every appliance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,31 @@ def gate_within_s(environment: Mapping[str, str]) -> float:
     return min(float(asked), GATE_WITHIN_S) if asked.isascii() and asked.isdigit() else GATE_WITHIN_S
 
 
-def find_faults(status: Mapping[str, Any], *, inspects: bool) -> list[str]:
+def watch(look: Callable[[], list[str]], stop: threading.Event, within_s: float, every_s: float = LOOK_EVERY_S) -> list[str] | None:
+    """Look until nothing has been wrong STEADY_LOOKS times in a row: []. What was wrong at last when the time is over; None when
+    `stop` was set before."""
+    deadline, steady, faults = time.monotonic() + within_s, 0, ["it was not looked at"]
+    while time.monotonic() < deadline and not stop.wait(every_s):
+        try:
+            faults = look()
+        except Exception as error:  # a mistake of ours here is a fault of this release
+            faults = [f"the gate itself failed: {error!r}"]
+        steady = 0 if faults else steady + 1
+        if steady >= STEADY_LOOKS:
+            return []
+    return None if stop.is_set() else faults or ["it was not well for long enough"]
+
+
+def count_bugs(status: Mapping[str, Any]) -> int:
+    """The inspection's, since its workers have started."""
+    packets = (status["inspect"] or {}).get("packets")
+    return int(packets["bugs"]) if packets else 0
+
+
+def find_faults(status: Mapping[str, Any], *, inspects: bool, bugs_before: int = 0) -> list[str]:
     """What is wrong, for people; nothing if the box is healthy. `status` is that of mamori.status.read_status, `inspects` whether
-    this image is to look at packets."""
+    this image is to look at packets, `bugs_before` what count_bugs said at the last look: one odd packet is no reason to go back,
+    bugs that come and come are."""
     faults = [f"{part}: {why}" for part, why in status["unreadable"].items() if part in _NEEDED]
     bridge, inspect, data, clock, root = (status[part] for part in ("bridge", "inspect", "data", "clock", "root"))
     if bridge is not None and bridge["condition"] not in ("forwarding", "waiting"):
@@ -37,7 +61,7 @@ def find_faults(status: Mapping[str, Any], *, inspects: bool) -> list[str]:
     if root is not None and not root["verified"]:
         faults.append("the root file system is not verified")
     if inspect is not None:
-        faults += _inspection_faults(inspect, inspects)
+        faults += _inspection_faults(inspect, inspects, bugs_before)
     if data is not None and data["read_only"]:
         faults.append("the data partition cannot be written")
     if clock is not None and not clock["sane"]:
@@ -45,7 +69,7 @@ def find_faults(status: Mapping[str, Any], *, inspects: bool) -> list[str]:
     return faults
 
 
-def _inspection_faults(inspect: Mapping[str, Any], inspects: bool) -> list[str]:
+def _inspection_faults(inspect: Mapping[str, Any], inspects: bool, bugs_before: int) -> list[str]:
     if not inspect["running"]:
         return ["the inspection does not answer"]
     packets = inspect["packets"]
@@ -55,7 +79,8 @@ def _inspection_faults(inspect: Mapping[str, Any], inspects: bool) -> list[str]:
         return ["the inspection leaves packets alone"]
     if packets["workers"] != packets["workers_wanted"]:
         return [f"{packets['workers']} of {packets['workers_wanted']} workers inspect"]
-    return [f"the inspection has had {packets['bugs']} bugs"] if packets["bugs"] else []
+    fresh = packets["bugs"] - bugs_before
+    return [f"the inspection has had {fresh} bugs since the last look"] if fresh > 0 else []
 
 
 def find_write_fault(folder: Path) -> str:

@@ -40,7 +40,7 @@ from mamori.update.clockfloor import is_save_due, save_time
 from mamori.update.dataformat import forget_kept, migrate
 from mamori.update.door import Door, bound
 from mamori.update.fetcher import Fetcher
-from mamori.update.gate import LOOK_EVERY_S, STEADY_LOOKS, find_faults, find_write_fault, gate_within_s
+from mamori.update.gate import count_bugs, find_faults, find_write_fault, gate_within_s, watch
 from mamori.update.notices import notice_text, phase_text, queue_notice
 from mamori.update.reset import take_record
 from mamori.update.runner import Runner
@@ -91,6 +91,7 @@ class Service:
         self._check_at = time.monotonic() + FIRST_CHECK_S
         self._status_at = 0.0
         self._stop = threading.Event()
+        self._bugs = 0
         self._history: tuple[Outcome, ...] | None = None
         self._anyway_at = 0.0
         with contextlib.suppress(OSError):  # a disk that takes nothing is told wherever something has to be written
@@ -238,25 +239,19 @@ class Service:
             self._begin_check(plug)
 
     def _watch_trial(self) -> None:
-        """In its thread: look until all is well for a while, or the time is over."""
-        deadline, steady, faults = time.monotonic() + gate_within_s(os.environ), 0, ["it was not looked at"]
-        inspects = not self._release.features or INSPECTION in self._release.features
-        while time.monotonic() < deadline and not self._stop.wait(LOOK_EVERY_S):
-            faults = self._look_at_trial(inspects=inspects)
-            steady = 0 if faults else steady + 1
-            if steady >= STEADY_LOOKS:
-                self._ends.put(lambda: self._runner.receive(GatePassed()))
-                return
-        if not self._stop.is_set():
+        """In its thread."""
+        faults = watch(self._look_at_trial, self._stop, gate_within_s(os.environ))
+        if faults == []:
+            self._ends.put(lambda: self._runner.receive(GatePassed()))
+        elif faults:
             reason = "; ".join(faults)[:500]
             self._ends.put(lambda: self._runner.receive(GateFailed(reason)))
 
-    def _look_at_trial(self, *, inspects: bool) -> list[str]:
-        """A look that ends by a mistake of ours is a fault of this release."""
-        try:
-            faults = find_faults(read_status(self._device, time.time(), time.monotonic()), inspects=inspects)
-        except Exception as error:
-            return [f"the gate itself failed: {error!r}"]
+    def _look_at_trial(self) -> list[str]:
+        inspects = not self._release.features or INSPECTION in self._release.features
+        status = read_status(self._device, time.time(), time.monotonic())
+        faults = find_faults(status, inspects=inspects, bugs_before=self._bugs)
+        self._bugs = count_bugs(status)
         fault = find_write_fault(self._device.update) if not faults else ""
         return [fault] if fault else faults
 
