@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tuf.api.exceptions import RepositoryError
 
 from firmware.repository import store as store_module
 from firmware.repository.repository import Pending, PublishError, Repository
@@ -92,6 +93,22 @@ def test_a_lost_key_of_the_timestamp_is_replaced_without_it(repository: Reposito
         assert version_of(client) == "2026.12.0"
         done = open_repository(repository.store.folder, keys, renewed.signers).rotate("timestamp", renewed.public, NOW)
         assert list(done.published) == ["root", "snapshot", "timestamp"]
+        assert version_of(client) == "2026.12.0"
+
+
+def test_a_lost_key_and_a_power_cut_are_mended_by_the_next_refresh(
+    repository: Repository, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is snapshot, root, timestamp. Without the old key there is a moment between the last two, and no way around it."""
+    renewed = keys.renewed("timestamp")
+    rotating = open_repository(repository.store.folder, renewed)
+    assert cut_after(1, monkeypatch, lambda: rotating.rotate("timestamp", renewed.public, NOW))
+    with client_of(repository, tmp_path / "client") as client:
+        assert version_of(client) == "2026.12.0", "nothing has happened yet"
+        assert cut_after(2, monkeypatch, lambda: rotating.rotate("timestamp", renewed.public, NOW))
+        with pytest.raises(RepositoryError):
+            client.target()
+        rotating.refresh(NOW)
         assert version_of(client) == "2026.12.0"
 
 
