@@ -69,6 +69,7 @@ def inv(checkout: Path, *arguments: str, cwd: Path | None = None) -> Result:
         pytest.param(["lock", "lab"], ["lock", "--recipe", "lab"], id="a recipe whose base is locked"),
         pytest.param(["keys", "init"], ["keys.init"], id="a verb of a collection"),
         pytest.param(["repo", "rotate", "root"], ["repo.rotate", "root"], id="a verb of a collection with an argument"),
+        pytest.param(["repo"], ["--list", "repo"], id="a collection alone asks for its verbs"),
         pytest.param(["--help", "repo", "rotate"], ["--help", "repo.rotate"], id="help for a verb of a collection"),
         pytest.param(["verify", "out/a b"], ["verify", "out/a b"], id="required arguments stay"),
     ],

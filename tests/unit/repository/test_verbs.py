@@ -42,6 +42,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return init_development(tmp_path_factory.mktemp("made") / "keys", datetime.now(UTC)).parent
 
 
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another keyset, which no test changes."""
+    return init_development(tmp_path_factory.mktemp("foreign") / "keys", datetime.now(UTC))
+
+
 @pytest.fixture
 def keys(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "keys")) / "keyset.toml"
@@ -149,13 +155,12 @@ def test_what_waits_is_given_up(options: Options, keys: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("role", ["root", "timestamp"])
 def test_the_root_that_images_start_from_follows_a_rotation(
-    options: Options, keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], role: str
+    options: Options, keys: Path, foreign: Path, tmp_path: Path, role: str
 ) -> None:
     verbs.repo_init(options)
     add(options, "2026.12.0")
-    new = init_development(tmp_path / "new", datetime.now(UTC))
     mixed = Path(shutil.copytree(keys.parent, tmp_path / "mixed")) / "keyset.toml"
-    for file in (new.parent / "tuf").glob(f"{role}-*"):
+    for file in (foreign.parent / "tuf").glob(f"{role}-*"):
         shutil.copy(file, mixed.parent / "tuf" / file.name)
     with client_of(options.open(), tmp_path / "client") as client:
         assert client.download() == b"2026.12.0"
@@ -257,8 +262,7 @@ def test_a_key_stands_in_one_role_once(keys: Path) -> None:
     assert [problem.key for problem in caught.value.problems] == ["tuf.root[1].public", "tuf.timestamp[0].public"]
 
 
-def test_the_repository_says_which_keyset_it_means(options: Options, tmp_path: Path) -> None:
+def test_the_repository_says_which_keyset_it_means(options: Options, foreign: Path) -> None:
     verbs.repo_init(options)
-    other = init_development(tmp_path / "other", datetime.now(UTC))
     with pytest.raises(PublishError, match="the keyset has other keys for"):
-        open_repository(options.path, read(other)).refresh(NOW)
+        open_repository(options.path, read(foreign)).refresh(NOW)
