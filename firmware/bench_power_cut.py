@@ -17,7 +17,7 @@ from typing import Any
 
 from firmware.build import Built, build_image
 from firmware.powercut.cycle import READY, STARTING, Lab, begin_update, start_box, start_lab
-from firmware.powercut.view import Firmware, Start, View
+from firmware.powercut.view import Start, View
 from firmware.qemu import Machine, Media
 from firmware.variant import build_variant, raise_version
 from firmware.workspace import Workspace
@@ -76,24 +76,24 @@ def bench_power_cut(workspace: Workspace, count: int = 0, quick: bool = False) -
 def cut_at_random(workspace: Workspace, old: Built, newer: Built, folder: Path, count: int, seed: int) -> Tally:
     """Kill a box that is updated from `old` to `newer` again and again; each kill is followed by a start that has to succeed."""
     tally, dice = Tally(seed), random.Random(seed)  # noqa: S311 (no secret)
-    (folder / "repository").mkdir()
-    with start_lab(workspace, old, newer, folder / "repository") as lab:
-        releases, media = lab.releases(), lab.prepare(folder / "box")
+    (folder / "lab").mkdir()
+    with start_lab(workspace, old, newer, folder / "lab") as lab:
+        media = lab.prepare(folder / "box")
         while tally.kills < count:
             with workspace.console.step(f"power cut {tally.kills + 1} of {count}"):
-                _start_and_kill(lab, media, releases, tally, dice)
-            if (end := end_of(View(media.disk, lab.layout, releases).start(), old.image.version)) is not None:
+                _start_and_kill(lab, media, tally, dice)
+            if (end := end_of(View(media.disk, lab.layout, lab.releases).start(), old.image.version)) is not None:
                 tally.ends[end] += 1
-                _start(lab, media, releases, tally)
+                _start(lab, media, tally)
                 shutil.rmtree(folder / "box")
                 media = lab.prepare(folder / "box")
                 tally.boxes += 1
-        _start(lab, media, releases, tally)
+        _start(lab, media, tally)
     return tally
 
 
-def _start_and_kill(lab: Lab, media: Media, releases: list[Firmware], tally: Tally, dice: random.Random) -> None:
-    predicted = _look(lab, media, releases, tally)
+def _start_and_kill(lab: Lab, media: Media, tally: Tally, dice: random.Random) -> None:
+    predicted = _look(lab, media, tally)
     kill_after_s = dice.uniform(0, BEFORE_READY_S) if dice.random() < 0.5 else None
     with start_box(lab, media) as machine:
         if kill_after_s is not None:
@@ -110,9 +110,9 @@ def _start_and_kill(lab: Lab, media: Media, releases: list[Firmware], tally: Tal
     judge(console, predicted, tally, ran=KERNEL_RUNS in console)
 
 
-def _start(lab: Lab, media: Media, releases: list[Firmware], tally: Tally) -> None:
+def _start(lab: Lab, media: Media, tally: Tally) -> None:
     """A start that is given the time it needs; what does not come up is a brick."""
-    predicted = _look(lab, media, releases, tally)
+    predicted = _look(lab, media, tally)
     with start_box(lab, media) as machine:
         try:
             machine.wait_for(READY, STARTED_WITHIN_S * 3)
@@ -122,9 +122,9 @@ def _start(lab: Lab, media: Media, releases: list[Firmware], tally: Tally) -> No
         judge(machine.console, predicted, tally, ran=True)
 
 
-def _look(lab: Lab, media: Media, releases: list[Firmware], tally: Tally) -> Start:
+def _look(lab: Lab, media: Media, tally: Tally) -> Start:
     """What the disk says will happen; what the laboratory would call a fault is one here too."""
-    predicted = View(media.disk, lab.layout, releases).start()
+    predicted = View(media.disk, lab.layout, lab.releases).start()
     tally.wrong += [f"after kill {tally.kills}: {fault.value}" for fault in predicted.faults]
     return predicted
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -47,10 +48,13 @@ _LOGIN_WITHIN_S = 120.0
 
 @dataclass(frozen=True)
 class Lab:
-    """A box's two releases and the repository that offers the newer one."""
+    """A box's two releases and the repository that offers the newer one. `factory` is the disk as the factory makes it: a copy,
+    because another build may clear the cache while a box is at work."""
 
     old: Built
     newer: Built
+    releases: tuple[Firmware, Firmware]
+    factory: Path
     variables: Path
     url: str
 
@@ -58,22 +62,23 @@ class Lab:
     def layout(self) -> Layout:
         return self.old.image.layout
 
-    def releases(self) -> list[Firmware]:
-        return [read_firmware(self.old), read_firmware(self.newer)]
-
     def prepare(self, folder: Path) -> Media:
         """A factory disk of its own."""
-        return prepare_media(folder, self.old.disk, self.variables, fresh=True)[0]
+        return prepare_media(folder, self.factory, self.variables, fresh=True)[0]
 
 
 @contextlib.contextmanager
 def start_lab(workspace: Workspace, old: Built, newer: Built, folder: Path) -> Iterator[Lab]:
-    """`newer` is offered to everyone, its window being open already."""
+    """`newer` is offered to everyone, its window being open already. `folder` takes the repository and the factory's disk."""
     keyset = old.signer.keyset
     anchor = read_anchor(keyset)
     if anchor is None:
         raise MamoriError("the keyset has no TUF root metadata")
-    repository = Repository(folder, read_role_keys(keyset), {role: signers_at_hand(keyset, role) for role in ROLES})
+    factory, files = folder / "factory.img", folder / "repository"
+    run(["cp", "--sparse=always", "--reflink=auto", old.disk, factory], explain="copy the factory's disk")
+    releases = (read_firmware(old), read_firmware(newer))
+    files.mkdir()
+    repository = Repository(files, read_role_keys(keyset), {role: signers_at_hand(keyset, role) for role in ROLES})
     now = int(time.time())
     repository.init(now, read_root(anchor, "the anchor"))
     release = read_releasable(newer.tools, newer.folder, newer.folder.parents[2])
@@ -90,8 +95,10 @@ def start_lab(workspace: Workspace, old: Built, newer: Built, folder: Path) -> I
         notes=ReleaseNotes("電源断の試験です", "for power cuts"),
     )
     repository.add_release(newer.bundle, offer, now)
-    with serving(folder) as port:
-        yield Lab(old, newer, build_varstore(workspace, keyset), f"http://{ROUTER}:{port}")
+    variables = folder / "variables.fd"
+    shutil.copyfile(build_varstore(workspace, keyset), variables)
+    with serving(files) as port:
+        yield Lab(old, newer, releases, factory, variables, f"http://{ROUTER}:{port}")
 
 
 def read_firmware(built: Built) -> Firmware:

@@ -16,7 +16,7 @@ from firmware.build import Built
 from firmware.console import Console
 from firmware.powercut.cycle import STARTING, Lab, open_log, record_cycle, start_box, start_lab
 from firmware.powercut.replay import Report, advance, number_entries, replay
-from firmware.powercut.view import Firmware, View
+from firmware.powercut.view import View
 from firmware.qemu import Media
 from firmware.variant import build_variant, raise_version
 from firmware.workspace import Workspace
@@ -41,13 +41,12 @@ class Recorded:
     """A cycle, what a replay of it gave, and the places to which the real loader is sent."""
 
     lab: Lab
-    releases: Sequence[Firmware]
     logs: Sequence[mmap.mmap]
     report: Report
 
     def view(self, entry: int = 0) -> View:
         """The disk after that entry of the logs."""
-        view = View(self.lab.old.disk, self.lab.layout, self.releases)
+        view = View(self.lab.factory, self.lab.layout, self.lab.releases)
         advance(view, self.logs, entry)
         return view
 
@@ -68,17 +67,16 @@ def lab(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]
 
     newer = build_variant(tmp_path_factory.mktemp("newer") / "checkout", edit)
     workspace = Workspace(Console(progress=io.StringIO()))
-    with start_lab(workspace, built, newer, tmp_path_factory.mktemp("repository")) as started:
+    with start_lab(workspace, built, newer, tmp_path_factory.mktemp("lab")) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def recorded(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     paths = record_cycle(lab, tmp_path_factory.mktemp("recorded"))
-    releases = lab.releases()
     with contextlib.ExitStack() as stack:
         logs = [stack.enter_context(open_log(path)) for path in paths]
-        yield Recorded(lab, releases, logs, replay(View(lab.old.disk, lab.layout, releases), logs))
+        yield Recorded(lab, logs, replay(View(lab.factory, lab.layout, lab.releases), logs))
 
 
 def test_wherever_the_power_goes_a_verified_slot_starts(recorded: Recorded) -> None:
@@ -96,7 +94,7 @@ def test_the_cycle_went_through_the_states_of_an_update(recorded: Recorded) -> N
         BootState(Slot.A, Slot.B, 2, 2),
         BootState(Slot.B, None, 0, 3),
     ]
-    old, newer = (release.version for release in recorded.releases)
+    old, newer = (release.version for release in recorded.lab.releases)
     assert recorded.report.starts.keys() == {("a", old), ("b", newer)}
 
 
