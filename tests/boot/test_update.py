@@ -188,7 +188,7 @@ def test_a_release_that_does_not_work_is_left_by_itself_and_not_tried_again(arme
                 (armed.newer.image.version, "rolled back")
             ]
             if fault is Fault.INSPECTION_FAILS:
-                assert "inspection" in status["history"][0]["reason"]
+                assert "inspect" in status["history"][0]["reason"]
             box.host.check_output("mamori update check")
             check_until("the repository was asked", lambda: update_status(box)["checked_at"], within_s=60)
             assert update_status(box)["phase"] == "idle", "it is offered still, and not taken"

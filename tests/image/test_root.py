@@ -14,6 +14,7 @@ import pytest
 from firmware import mmdebstrap
 from firmware.build import Built
 from firmware.lock import read_lock
+from firmware.repository.anchor import read_anchor
 from firmware.workspace import Workspace
 from mamori.formats import release
 from tests.support.rootfs import unpack_root
@@ -24,7 +25,7 @@ SETUID = {
 }
 SETGID = {"usr/bin/chage", "usr/bin/expiry", "usr/bin/ssh-agent", "usr/sbin/unix_chkpwd"}
 
-OUR_USERS = {"mamori-inspect": 901, "mamori-events": 902, "mamori-scan": 903, "mamori-suricata": 904}
+OUR_USERS = {"mamori-inspect": 901, "mamori-events": 902, "mamori-scan": 903, "mamori-suricata": 904, "mamori-update": 905}
 
 SHELLS = {"root": "/bin/bash", "sync": "/bin/sync"}
 
@@ -220,7 +221,9 @@ def test_the_release_file_says_what_was_built(contents: dict[str, bytes], built:
 def test_the_anchors_are_the_public_certificates_of_the_keyset(contents: dict[str, bytes], built: Built) -> None:
     first, second = (authority.ca.certificate.read_bytes() for authority in built.signer.keyset.authorities.values())
     assert contents["usr/lib/mamori/anchors/bundle.pem"].split() == (first + second).split()
-    assert named(contents, r"^usr/lib/mamori/anchors/") == ["usr/lib/mamori/anchors/bundle.pem"]
+    files = ["usr/lib/mamori/anchors/bundle.pem", "usr/lib/mamori/anchors/tuf-root.json"]
+    assert named(contents, r"^usr/lib/mamori/anchors/") == files
+    assert contents[files[1]] == read_anchor(built.signer.keyset)
     said = release.decode(contents["usr/lib/mamori/release.json"], "release.json")
     anchors = built.signer.anchors
     trusted = [anchors.pk, anchors.kek, anchors.db, *anchors.bundle]
