@@ -72,7 +72,7 @@ class Repository:
 
     def init(self, now: int, root: Metadata[Root] | None = None) -> Done:
         """A new repository without releases; `root` is what images of these keys already start from."""
-        with self.store.locked():
+        with self.store.locked(is_new=True):
             if self.store.exists():
                 raise PublishError(f"{self.store.folder}: there is a repository already")
             self._refuse_if_waiting(*BY_PEOPLE)

@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
@@ -51,10 +51,11 @@ class Store:
         self._metadata, self._staged = folder / "metadata", folder / "staged"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """One operation at a time; another one waits a while."""
-        _make_folder(self.folder)
-        with (self.folder / ".lock").open("w") as lock:
+    def locked(self, *, is_new: bool = False) -> Iterator[None]:
+        """One operation at a time; another one waits a while. Only where `is_new`, a folder that is not there is made."""
+        if is_new:
+            _make_folder(self.folder)
+        with self._open_lock() as lock:
             give_up_at = time.monotonic() + LOCK_WITHIN_S
             while True:
                 try:
@@ -65,6 +66,14 @@ class Store:
                         raise RepositoryFilesError(f"{self.folder}: another `./inv` has been at work on it for long") from None
                 time.sleep(_LOCK_POLL_S)
             yield
+
+    def _open_lock(self) -> TextIO:
+        try:
+            return (self.folder / ".lock").open("w")
+        except FileNotFoundError:
+            raise RepositoryFilesError(f"{self.folder}: no repository", "`./inv repo init` makes one") from None
+        except OSError as error:
+            raise RepositoryFilesError(f"{self.folder}: cannot be written: {error.strerror}") from None
 
     # --- what is published ---------------------------------------------------------------------------------------------------
 

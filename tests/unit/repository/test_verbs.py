@@ -196,9 +196,10 @@ def test_the_status_says_what_expires_when(options: Options, days: float, told: 
 
 
 def test_a_folder_without_a_repository_is_told(options: Options) -> None:
-    for verb in (verbs.repo_status, verbs.repo_refresh, verbs.repo_sign):
-        with pytest.raises(MamoriError):
+    for verb in (verbs.repo_status, verbs.repo_refresh, verbs.repo_sign, verbs.repo_drop):
+        with pytest.raises(RepositoryFilesError, match=r"`\./inv repo init` makes"):
             verb(options)
+    assert not options.path.exists(), "a mistyped path is not made"
     with pytest.raises(MamoriError, match="no repository"):
         verbs.serve(options)
 
