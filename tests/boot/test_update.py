@@ -193,7 +193,9 @@ def test_a_release_that_does_not_work_is_left_by_itself_and_not_tried_again(arme
             check_until("the repository was asked", lambda: update_status(box)["checked_at"], within_s=60)
             assert update_status(box)["phase"] == "idle", "it is offered still, and not taken"
             machine.kill()
-        assert starts(machine) == ["b", "a"]
+        # On a host with too much to do the watchdog bites while a slot starts: that of the old slot starts the old slot again.
+        first, *others = starts(machine)
+        assert (first, set(others)) == ("b", {"a"})
     found = read_states(media.disk, layout)
     assert {(state.confirmed, state.trial) for state in found} == {(Slot.A, None)}
 
