@@ -56,11 +56,12 @@ class Accelerator(enum.Enum):
 @dataclass(frozen=True)
 class Media:
     """What a machine starts from and writes to: its own copies. `writes`, if there is one, becomes the log of all that is
-    written to the disk (firmware.powercut.writelog)."""
+    written to the disk (firmware.powercut.writelog). `stick` is a USB stick that is plugged in when the power comes."""
 
     disk: Path
     variables: Path
     writes: Path | None = None
+    stick: Path | None = None
 
 
 class Machine:
@@ -121,6 +122,9 @@ def plan_machine(board: Board, media: Media, accelerator: Accelerator, cables: M
     argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_escape(CODE)}"]
     argv += ["-drive", f"if=pflash,unit=1,format=raw,file={_escape(media.variables)}"]
     argv += ["-drive", _plan_disk(media), "-device", f"{facts.disk},drive=disk,bootindex=0"]
+    if media.stick is not None:
+        argv += ["-device", "qemu-xhci,id=xhci", "-drive", f"if=none,id=stick,format=raw,file={_escape(media.stick)}"]
+        argv += ["-device", "usb-storage,bus=xhci.0,drive=stick,removable=on"]
     for port, number in (("wan", board.ports.wan), ("lan", board.ports.lan)):
         argv += ["-netdev", f"{cables[port]},id={port}"]
         argv += ["-device", f"{facts.nic},netdev={port},mac={MAC_ADDRESSES[port]},addr={_FIRST_SLOT + number:#x},romfile="]

@@ -51,6 +51,13 @@ def test_a_disk_whose_writes_are_logged_is_behind_the_driver_that_does_it(board:
     assert "log.filename=/box,,1/writes" in disk
 
 
+def test_a_stick_is_a_removable_disk_on_usb_and_not_what_is_started_from(board: Board) -> None:
+    argv = plan_machine(board, dataclasses.replace(MEDIA, stick=Path("/box,1/stick.img")), Accelerator.TCG, CABLES)
+    assert "if=none,id=stick,format=raw,file=/box,,1/stick.img" in values(argv, "-drive")
+    assert "usb-storage,bus=xhci.0,drive=stick,removable=on" in values(argv, "-device")
+    assert not any("usb" in device for device in values(plan_machine(board, MEDIA, Accelerator.TCG, CABLES), "-device"))
+
+
 @pytest.mark.parametrize(("wan", "lan"), [(0, 1), (1, 0), (2, 5)])
 def test_ports_lie_on_the_bus_in_the_order_that_the_board_gives(board: Board, wan: int, lan: int) -> None:
     argv = plan_machine(dataclasses.replace(board, ports=Ports(wan, lan)), MEDIA, Accelerator.TCG, CABLES)
