@@ -74,7 +74,9 @@ class TokenSigner(Signer):
 
     @classmethod
     def from_priv_key_uri(cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None) -> TokenSigner:
-        raise NotImplementedError("keys come from a keyset")
+        """securesystemslib's way from a URI alone, which every Signer has. A token's key takes a module, a PIN and the tools tree as
+        well, and those are in the keyset: ValueError says where such signers come from."""
+        raise ValueError(f"{priv_key_uri}: a signer with a token's key is made from a keyset (signing.tuf.signers_at_hand)")
 
     @property
     def public_key(self) -> SSlibKey:
