@@ -73,9 +73,14 @@ class TokenSigner(Signer):
     run: Run
 
     @classmethod
-    def from_priv_key_uri(cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None) -> TokenSigner:
-        """securesystemslib's way from a URI alone, which every Signer has. A token's key takes a module, a PIN and the tools tree as
-        well, and those are in the keyset: ValueError says where such signers come from."""
+    def from_priv_key_uri(
+        cls,
+        priv_key_uri: str,
+        public_key: Key,  # noqa: ARG003 (every Signer of securesystemslib has this method)
+        secrets_handler: SecretsHandler | None = None,  # noqa: ARG003
+    ) -> TokenSigner:
+        """The library's way from a URI alone. A token's key takes a module, a PIN and the tools tree as well, and those are in the
+        keyset: ValueError says where such signers come from."""
         raise ValueError(f"{priv_key_uri}: a signer with a token's key is made from a keyset (signing.tuf.signers_at_hand)")
 
     @property
