@@ -290,7 +290,9 @@ class Connection:
         else:
             if hold.has_due(self._desk.now):
                 viruses.glance(direction)
-            due = [*hold.take_due(self._desk.now, WINDOW_BYTES if viruses.delivers_whole else None), *hold.take_before_tail()]
+            due = hold.take_due(self._desk.now, WINDOW_BYTES if viruses.delivers_whole else None)
+            if not viruses.delivers_whole:
+                due += hold.take_before_tail(self._next[direction])
         for held in due:
             self._release_one(held, direction)
 

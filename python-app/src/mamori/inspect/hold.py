@@ -102,10 +102,15 @@ class HoldQueue:
             taken.append(self._pop())
         return taken
 
-    def take_before_tail(self) -> list[Held]:
-        """All before the last packet that may end a file: what comes after a piece of a file shows that this was not its end."""
+    def take_before_tail(self, offset: int) -> list[Held]:
+        """All before the last packet that may end a file: what comes after a piece of a file shows that this was not its end. All
+        was read up to the offset; what begins behind it waits for what fills the hole. So what a scanner held up goes at once when
+        that is over; else all that follows would wait behind it, packet for packet."""
         taken = []
-        while self._tails > 1 and self.wait_until is None:
+        while self.wait_until is None and self.packets:
+            first = self.packets[0]
+            if self._tails <= 1 and (first.is_tail or first.start > offset):
+                break
             taken.append(self._pop())
         return taken
 
