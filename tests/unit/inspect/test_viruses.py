@@ -31,6 +31,19 @@ def test_a_sender_waits_while_the_scanner_is_behind() -> None:
     assert network.told == []
 
 
+def test_once_the_scanner_has_caught_up_nothing_waits_any_more() -> None:
+    """Not even for the short time that the end of a download may wait: each packet would find another one before it, for ever."""
+    network, connection = begin_download()
+    network.engine.lagging(1, is_behind=True, now=network.clock)
+    connection.server(ok(BODY)[1000:1500])
+    assert len(connection.to_client) == 1000
+    network.engine.lagging(1, is_behind=False, now=network.clock)
+    network.carry_out()
+    assert connection.to_client == ok(BODY)[:1500]
+    connection.server(ok(BODY)[1500:2000])
+    assert connection.to_client == ok(BODY)[:2000]
+
+
 def test_a_scanner_that_never_catches_up_costs_the_hold_and_the_verdict() -> None:
     network, connection = begin_download()
     network.engine.lagging(1, is_behind=True, now=network.clock)
